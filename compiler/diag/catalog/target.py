@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""GADL-T: targets and machines. GADL-P: placement and planning."""
+
+from __future__ import annotations
+
+from .entry import Entry, Text
+
+ENTRIES = (
+    Entry(
+        "GADL-T001",
+        Text("there is no target '{name}'", "没有名为 '{name}' 的目标"),
+        fix=Text("choose one of: {known}", "可选目标：{known}"),
+        exit_code=2,
+    ),
+    Entry(
+        "GADL-T002",
+        Text("target '{name}' has no precision '{precision}'", "目标 '{name}' 不支持精度 '{precision}'"),
+        fix=Text("choose one of: {known}", "可选精度：{known}"),
+        exit_code=2,
+    ),
+    Entry(
+        "GADL-P001",
+        Text("layer '{layer}' does not fit into {memory}: {needed} bytes needed, {capacity} there",
+             "层 '{layer}' 放不进 {memory}：需要 {needed} 字节，只有 {capacity} 字节"),
+        why=Text("its smallest tile is larger than the memory", "最小的分块也大于该存储器"),
+        fix=Text("choose a machine with more on-chip memory (--machine), or reduce the layer's width",
+                 "选用片上存储更大的机器（--machine），或减小该层宽度"),
+    ),
+    Entry(
+        "GADL-P002",
+        Text("{op} cannot run on target '{target}'", "{op} 不能在目标 '{target}' 上运行"),
+        why=Text("{reason}", "{reason}"),
+        now=Text("it runs on the host", "该算子在主机 CPU 上运行"),
+        fix=Text("change the node as the reason says, or drop --strict-placement to accept host ops",
+                 "按原因修改该节点，或去掉 --strict-placement 以接受主机算子"),
+        exit_code=1,
+    ),
+    Entry(
+        "GADL-P003",
+        Text("the simulator and the interpreter differ on '{tensor}': {count} elements", "模拟器与解释器在 '{tensor}' 上不一致：{count} 个元素"),
+        why=Text("this is a bug of the compiler, not of the model", "这是编译器的缺陷，不是模型的问题"),
+        fix=Text("report it with the files that --dump-ir writes", "请附上 --dump-ir 写出的文件进行反馈"),
+        exit_code=70,
+    ),
+)

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Normalisation and softmax. Float only; computed in f32, statistics in f64."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..graph import Op
+from ..opdef import Attr, AttrKind, OpDef, OpError, Operand, register
+from ..types import Array, TensorType
+from .common import array, axis_of, given
+
+EPSILON = Attr("epsilon", AttrKind.FLOAT, 1e-5)
+AXIS = Attr("axis", AttrKind.INT, -1)
+
+
+class SameType(OpDef):
+    """Base of ops whose result has the type of operand 0."""
+
+    @classmethod
+    def infer(cls, types: Sequence[TensorType | None], attrs: dict[str, Any]) -> list[TensorType]:
+        x = given(types, 0)
+        if "axis" in attrs:
+            axis_of(attrs["axis"], x.rank)
+        return [TensorType(x.dtype, x.shape)]
+
+
+def _per_channel(vector: Array, rank: int) -> Array:
+    return vector.astype(np.float64).reshape(-1, *(1,) * (rank - 2))
+
+
+def _affine(x: Array, inputs: Sequence[Array | None], shape: tuple[int, ...] | None = None) -> Array:
+    """`x * scale + bias` for the optional operands 1 and 2."""
+    for index, function in ((1, np.multiply), (2, np.add)):
+        value = inputs[index] if index < len(inputs) else None
+        if value is not None:
+            x = function(x, value.astype(np.float64).reshape(shape or value.shape))
+    return x
+
+
+@register
+class BatchNorm(SameType):
+    """(x - mean) / sqrt(var + epsilon) * scale + bias, per channel (axis 1), with given statistics."""
+
+    name = "batch_norm"
+    operands = (Operand("x"), Operand("scale"), Operand("bias"), Operand("mean"), Operand("var"))
+    attrs = (EPSILON,)
+    onnx = ("BatchNormalization",)
+
+    @classmethod
+    def evaluate(cls, op: Op, inputs: Sequence[Array | None]) -> list[Array]:
+        x = array(inputs, 0)
+        scale, bias, mean, var = (_per_channel(array(inputs, i), x.ndim) for i in range(1, 5))
+        factor = scale / np.sqrt(var + op.attrs["epsilon"])
+        return [(x * factor + (bias - mean * factor)).astype(x.dtype)]
+
+
+def _normalise(x: Array, axes: tuple[int, ...], epsilon: float) -> Array:
+    wide = x.astype(np.float64)
+    centred = wide - wide.mean(axes, keepdims=True)
+    return centred / np.sqrt((centred * centred).mean(axes, keepdims=True) + epsilon)
+
+
+@register
+class LayerNorm(SameType):
+    """Normalisation over the axes from `axis` to the last, then scale and bias of those axes' shape."""
+
+    name = "layer_norm"
+    operands = (Operand("x"), Operand("scale", optional=True), Operand("bias", optional=True))
+    attrs = (AXIS, EPSILON)
+    onnx = ("LayerNormalization",)
+
+    @classmethod
+    def evaluate(cls, op: Op, inputs: Sequence[Array | None]) -> list[Array]:
+        x = array(inputs, 0)
+        axes = tuple(range(axis_of(op.attrs["axis"], x.ndim), x.ndim))
+        return [_affine(_normalise(x, axes, op.attrs["epsilon"]), inputs).astype(x.dtype)]
+
+
+@register
+class RmsNorm(SameType):
+    """x / sqrt(mean(x^2) + epsilon) * scale over the axes from `axis` to the last."""
+
+    name = "rms_norm"
+    operands = (Operand("x"), Operand("scale", optional=True))
+    attrs = (AXIS, EPSILON)
+    onnx = ("RMSNormalization",)
+
+    @classmethod
+    def evaluate(cls, op: Op, inputs: Sequence[Array | None]) -> list[Array]:
+        x = array(inputs, 0)
+        wide = x.astype(np.float64)
+        axes = tuple(range(axis_of(op.attrs["axis"], x.ndim), x.ndim))
+        scaled = wide / np.sqrt((wide * wide).mean(axes, keepdims=True) + op.attrs["epsilon"])
+        return [_affine(scaled, inputs).astype(x.dtype)]
+
+
+@register
+class InstanceNorm(SameType):
+    """Normalisation of each image and channel over its pixels, then scale[C] and bias[C]."""
+
+    name = "instance_norm"
+    operands = (Operand("x"), Operand("scale"), Operand("bias"))
+    attrs = (EPSILON,)
+    onnx = ("InstanceNormalization",)
+
+    @classmethod
+    def evaluate(cls, op: Op, inputs: Sequence[Array | None]) -> list[Array]:
+        x = array(inputs, 0)
+        normal = _normalise(x, tuple(range(2, x.ndim)), op.attrs["epsilon"])
+        return [_affine(normal, inputs, (-1, *(1,) * (x.ndim - 2))).astype(x.dtype)]
+
+
+@register
+class GroupNorm(SameType):
+    """Normalisation over the channels of a group and all pixels, then scale[C] and bias[C]."""
+
+    name = "group_norm"
+    operands = (Operand("x"), Operand("scale", optional=True), Operand("bias", optional=True))
+    attrs = (Attr("groups", AttrKind.INT), EPSILON)
+    onnx = ("GroupNormalization",)
+
+    @classmethod
+    def infer(cls, types: Sequence[TensorType | None], attrs: dict[str, Any]) -> list[TensorType]:
+        x = given(types, 0)
+        if attrs["groups"] < 1 or x.rank < 2 or x.static_shape[1] % attrs["groups"]:
+            raise OpError(f"{x.shape} has no {attrs['groups']} groups of channels")
+        return [TensorType(x.dtype, x.shape)]
+
+    @classmethod
+    def evaluate(cls, op: Op, inputs: Sequence[Array | None]) -> list[Array]:
+        x = array(inputs, 0)
+        grouped = x.reshape(x.shape[0], op.attrs["groups"], -1)
+        normal = _normalise(grouped, (2,), op.attrs["epsilon"]).reshape(x.shape)
+        return [_affine(normal, inputs, (-1, *(1,) * (x.ndim - 2))).astype(x.dtype)]
+
+
+@register
+class Softmax(SameType):
+    """exp(x) / sum(exp(x)) along `axis`."""
+
+    name = "softmax"
+    attrs = (AXIS,)
+    onnx = ("Softmax",)
+
+    @classmethod
+    def evaluate(cls, op: Op, inputs: Sequence[Array | None]) -> list[Array]:
+        x = array(inputs, 0)
+        wide = x.astype(np.float64)
+        power = np.exp(wide - wide.max(op.attrs["axis"], keepdims=True))
+        return [(power / power.sum(op.attrs["axis"], keepdims=True)).astype(x.dtype)]
+
+
+@register
+class LogSoftmax(SameType):
+    """log(softmax(x)) along `axis`."""
+
+    name = "log_softmax"
+    attrs = (AXIS,)
+    onnx = ("LogSoftmax",)
+
+    @classmethod
+    def evaluate(cls, op: Op, inputs: Sequence[Array | None]) -> list[Array]:
+        x = array(inputs, 0)
+        wide = x.astype(np.float64)
+        wide = wide - wide.max(op.attrs["axis"], keepdims=True)
+        return [(wide - np.log(np.exp(wide).sum(op.attrs["axis"], keepdims=True))).astype(x.dtype)]

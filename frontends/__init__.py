@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Front ends: a model file or object becomes a verified float graph."""

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Plan: the decisions for one device segment, as data.
+
+A plan is what heuristics choose, a tuner searches and a log stores. It says nothing that follows from the graph, and
+`expand(plan)` of a target is deterministic. Groups hold layers that run together with their intermediates on chip; a
+group of one layer runs from memory to memory.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+class LoopOrder(enum.Enum):
+    """Which loop of a tiled layer is outside, hence what is loaded once."""
+
+    #: Row stripes outside: activations are read once, weight chunks once per stripe.
+    ROWS = "rows"
+    #: Channel chunks outside: weights are read once, activations once per chunk.
+    CHANNELS = "channels"
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """Decisions for one layer.
+
+    `ops` are indices into the segment's ops: the layer's op and what its drain absorbs. `rows` and `channels` are the
+    output tile kept on chip. `weights_resident`: all weights stay on chip for the whole layer.
+    """
+
+    ops: tuple[int, ...]
+    rows: int = 0
+    channels: int = 0
+    order: LoopOrder = LoopOrder.ROWS
+    weights_resident: bool = True
+
+
+@dataclass(frozen=True)
+class GroupPlan:
+    """Layers that run together; `stripe` output rows of the last layer per iteration (0: layer by layer)."""
+
+    layers: tuple[LayerPlan, ...]
+    stripe: int = 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All groups of a segment, in execution order."""
+
+    groups: tuple[GroupPlan, ...]
+
+    def to_json(self) -> str:
+        """The text form, stable for hashing and logs."""
+        return json.dumps(asdict(self), sort_keys=True, default=lambda e: e.value, separators=(",", ":"))
+
+    @staticmethod
+    def from_json(text: str) -> Plan:
+        """Read `to_json`'s text; `ValueError`, `KeyError` or `TypeError` when it is not one."""
+        return Plan(tuple(_group(g) for g in json.loads(text)["groups"]))
+
+    @property
+    def digest(self) -> str:
+        """16 hex digits that identify the plan."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
+
+
+def _group(data: dict[str, Any]) -> GroupPlan:
+    return GroupPlan(tuple(_layer(layer) for layer in data["layers"]), int(data["stripe"]))
+
+
+def _layer(data: dict[str, Any]) -> LayerPlan:
+    return LayerPlan(
+        tuple(int(i) for i in data["ops"]),
+        int(data["rows"]),
+        int(data["channels"]),
+        LoopOrder(data["order"]),
+        bool(data["weights_resident"]),
+    )

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a target is: a name, constraints, quantisation rules and a backend for its device segments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from gadl.compiler.diag.catalog import Text
+from gadl.compiler.ir.graph import Op, Value
+from gadl.passes.quant.specs import QuantRules
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """A condition under which an op runs on the device.
+
+    `check` returns True when the op fits. `reason` is what people read when it does not, and the row of the
+    supported-ops page.
+    """
+
+    ops: tuple[str, ...]
+    check: Callable[[Op, Any], bool]
+    reason: Text
+
+    @property
+    def name(self) -> str:
+        """The function's name."""
+        return self.check.__name__
+
+
+class ConstraintTable:
+    """Constraints in the order of their declaration; the decorated function's docstring is the reason.
+
+    The docstring's first line is English, its second Chinese.
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[Constraint] = []
+
+    def __call__(self, *ops: str) -> Callable[[Callable[[Op, Any], bool]], Callable[[Op, Any], bool]]:
+        """Declare a constraint of some ops (of all, when none is named)."""
+
+        def declare(check: Callable[[Op, Any], bool]) -> Callable[[Op, Any], bool]:
+            lines = [line.strip() for line in (check.__doc__ or "").strip().splitlines() if line.strip()]
+            if len(lines) != 2:
+                raise ValueError(f"{check.__name__} needs a docstring of two lines: English, Chinese")
+            self.rows.append(Constraint(ops, check, Text(*lines)))
+            return check
+
+        return declare
+
+    def violated(self, op: Op, machine: Any) -> Constraint | None:
+        """The first constraint that `op` does not meet."""
+        for row in self.rows:
+            if (not row.ops or op.name in row.ops) and not row.check(op, machine):
+                return row
+        return None
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Consecutive ops that run on the device as one program.
+
+    `inputs` are produced outside, `outputs` are read outside; constants are neither.
+    """
+
+    index: int
+    ops: tuple[Op, ...]
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+
+
+@dataclass(frozen=True)
+class DeviceProgram:
+    """A compiled segment: the driver's opaque bytes and what is known about it.
+
+    `plan` is the text form of the decisions; `cycles` the analytic prediction; `bounds` the physical limits in cycles;
+    `debug` maps debug ids to (op description, source).
+    """
+
+    code: bytes
+    plan: str
+    report: Mapping[str, Any]
+    debug: tuple[tuple[str, str], ...] = ()
+
+
+class Backend(Protocol):
+    """Plans and emits device segments for one machine."""
+
+    def compile(self, segment: Segment) -> DeviceProgram:
+        """Plan, expand, allocate, synchronise and encode one segment."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """One target. `driver` is the runtime driver that its artefacts need; `status` an honest status word."""
+
+    name: str
+    summary: Text
+    status: Text
+    driver: str
+    machines: tuple[str, ...] = ()
+    default_machine: str = ""
+    load_machine: Callable[[str | Path], Any] = field(default=lambda name: None)
+    #: Ops that the device executes, by stage; empty for host-only targets.
+    device_ops: frozenset[str] = frozenset()
+    constraints: ConstraintTable = field(default_factory=ConstraintTable)
+    quant_rules: Callable[[Any], QuantRules] | None = None
+    backend: Callable[[Any], Backend] | None = None
+    precisions: tuple[str, ...] = ("float",)
+
+    def refuse(self, op: Op, machine: Any) -> Text | None:
+        """Why `op` stays on the host, or None when the device takes it."""
+        if op.name not in self.device_ops:
+            return Text(f"'{op.name}' is not in the device's op set", f"设备不支持算子 '{op.name}'")
+        row = self.constraints.violated(op, machine)
+        return row.reason if row is not None else None
+
+
+def segments_of(ops: Sequence[Op], outputs: Sequence[Value]) -> list[Segment]:
+    """The device segments of a placed graph, in execution order."""
+    groups: dict[int, list[Op]] = {}
+    for op in ops:
+        if op.placement is not None and op.placement.segment is not None:
+            groups.setdefault(op.placement.segment, []).append(op)
+    returned = {id(v) for v in outputs}
+    result = []
+    for index in sorted(groups):
+        members = {id(op) for op in groups[index]}
+        inputs: dict[int, Value] = {}
+        out: list[Value] = []
+        for op in groups[index]:
+            for value in op.inputs:
+                if not value.is_constant and (value.producer is None or id(value.producer) not in members):
+                    inputs.setdefault(id(value), value)
+            for value in op.results:
+                if id(value) in returned or any(id(user) not in members for user in value.users):
+                    out.append(value)
+        result.append(Segment(index, tuple(groups[index]), tuple(inputs.values()), tuple(out)))
+    return result
