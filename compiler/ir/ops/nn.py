@@ -88,7 +88,8 @@ def convolve(x: Array, w: Array, attrs: dict[str, Any], out: Sequence[int], half
             slice(t * d, t * d + (o - 1) * s + 1, s) for t, d, o, s in zip(tap, dilations, out, strides)
         )
         window = x[(slice(None), slice(None), *cut)].reshape(batch, groups, x.shape[1] // groups, -1)
-        kernel = grouped[(slice(None), slice(None), slice(None), *tap)]
+        # A strided kernel would miss the fast product.
+        kernel = np.ascontiguousarray(grouped[(slice(None), slice(None), slice(None), *tap)])
         if half:
             total = canonical_sum(window, kernel, total)
         elif kernel.shape[1:] == (1, 1):

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scale choice: which ops become integer, which tensors share a scale, and the scale of each tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from gadl.compiler.ir.graph import Graph, Op, Value
+from gadl.compiler.ir.opdef import Trait, op_def
+from gadl.compiler.ir.pattern import scalar
+from gadl.compiler.ir.types import Array, DType, QuantParams
+
+from .observers import Range
+from .specs import SHARED_SCALE, QuantRules, QuantSpec
+
+#: A concat operand whose range is below this part of the result's keeps a scale of its own.
+LEAST_SHARED_PART = 0.5
+
+
+def params_of_range(found: Range, spec: QuantSpec) -> QuantParams:
+    """Scale and zero point that represent a range."""
+    low, high = spec.dtype.range
+    if spec.symmetric:
+        reach = max(-found.low, found.high)
+        return QuantParams((float(np.float32(max(reach, 1e-12) / high)),), 0)
+    scale = float(np.float32(max(found.high - found.low, 1e-12) / (high - low)))
+    zero = int(np.clip(np.rint(low - found.low / scale), low, high))
+    return QuantParams((scale,), zero)
+
+
+def params_of_weights(weights: Array, axis: int, bits_high: int, floor: Array | float = 0.0) -> QuantParams:
+    """Symmetric per-channel scales of a weight tensor; `floor` is the least scale of each channel."""
+    other = tuple(i for i in range(weights.ndim) if i != axis)
+    reach = np.abs(weights.astype(np.float64)).max(other) / bits_high
+    scales = np.maximum(np.maximum(reach, floor), 1e-12).astype(np.float32)
+    return QuantParams(tuple(float(s) for s in scales), 0, axis) if len(scales) > 1 else QuantParams((float(scales[0]),))
+
+
+def table_source(op: Op) -> Value | None:
+    """The one tensor that an elementwise op is a function of (its other operands are scalar constants), or None."""
+    if Trait.ELEMENTWISE not in op_def(op.name).traits or op.name in ("quantize", "dequantize", "requantize", "lut", "cast"):
+        return None
+    varying = {id(v): v for v in op.inputs if not v.is_constant}
+    constants = [v for v in op.inputs if v.is_constant]
+    if len(varying) != 1 or any(scalar(v) is None for v in constants) or not op.result.dtype.is_float:
+        return None
+    (source,) = varying.values()
+    return source if source.type.shape == op.result.type.shape and source.dtype.is_float else None
+
+
+class _Groups:
+    """Union-find over values."""
+
+    def __init__(self) -> None:
+        self._parent: dict[int, int] = {}
+
+    def root(self, key: int) -> int:
+        while self._parent.setdefault(key, key) != key:
+            self._parent[key] = self._parent[self._parent[key]]
+            key = self._parent[key]
+        return key
+
+    def join(self, a: int, b: int) -> None:
+        self._parent[self.root(a)] = self.root(b)
+
+
+def integer_ops(graph: Graph, rules: QuantRules) -> dict[int, str]:
+    """Reason per op (by id) why it stays float; ops that become integer have the empty string.
+
+    Cheap ops follow their operands: they become integer only behind an integer op or a graph input, since converting
+    twice costs more than the op.
+    """
+    verdict: dict[int, str] = {}
+    inputs = {id(v) for v in graph.inputs}
+    for op in graph.ops:
+        heavy = op.name in ("conv", "conv_transpose", "linear", "matmul")
+        sources = [v for v in op.inputs if not v.is_constant]
+        behind = any(
+            id(v) in inputs if v.producer is None else not verdict[id(v.producer)] for v in sources if v.dtype.is_float
+        )
+        if not op.result.dtype.is_float:
+            verdict[id(op)] = "works on integers or truth values already"
+        elif table_source(op) is not None and rules.tables:
+            verdict[id(op)] = "" if behind else "its operand is a float tensor"
+        elif op.name not in rules.integer_ops:
+            verdict[id(op)] = f"'{op.name}' has no integer form on this target"
+        elif heavy and op.name != "matmul" and not op.inputs[1].is_constant:
+            verdict[id(op)] = "its weights are not constant"
+        elif op.name == "pad" and (op.attrs["mode"] != "constant" or op.attrs["value"] != 0):
+            verdict[id(op)] = "only padding with zeros has an integer form"
+        elif op.name == "resize" and op.attrs["mode"] == "cubic":
+            verdict[id(op)] = "cubic interpolation has no integer form"
+        elif op.name in SHARED_SCALE and any(v.is_constant and v.dtype.is_float for v in op.inputs):
+            verdict[id(op)] = "a constant operand would have to share the scale"
+        else:
+            verdict[id(op)] = "" if heavy or behind else "its operands are float tensors"
+    return verdict
+
+
+def choose_params(
+    graph: Graph, ranges: Mapping[str, Range], rules: QuantRules, verdict: Mapping[int, str]
+) -> dict[int, QuantParams]:
+    """Scale and zero point of every tensor that an integer op reads or makes, by `id(value)`."""
+    groups, found = _Groups(), dict(ranges)
+    for op in graph.ops:
+        if op.name in rules.fixed_ranges and id(op) in verdict:
+            found[op.result.name] = Range.of(*rules.fixed_ranges[op.name])
+        bounds = op.attrs.get("clamp")
+        if bounds is not None and op.result.name in found:
+            known = found[op.result.name]
+            found[op.result.name] = Range.of(max(known.low, bounds[0]), min(known.high, bounds[1]))
+        shares = op.name in SHARED_SCALE or op.name == "resize"
+        if verdict[id(op)] or not shares or table_source(op) is not None:
+            continue
+        whole = found[op.result.name]
+        for value in op.inputs:
+            if value.is_constant or not value.dtype.is_float:
+                continue
+            part = found[value.name]
+            width = whole.high - whole.low
+            if op.name != "concat" or part.high - part.low >= LEAST_SHARED_PART * width:
+                groups.join(id(value), id(op.result))
+    merged: dict[int, Range] = {}
+    values = [v for v in graph.values() if v.dtype.is_float and not v.is_constant]
+    for value in values:
+        root = groups.root(id(value))
+        merged[root] = merged[root].union(found[value.name]) if root in merged else found[value.name]
+    return {id(v): params_of_range(merged[groups.root(id(v))], rules.activations) for v in values}
+
+
+def activation_type(rules: QuantRules) -> DType:
+    """Element type of quantised activations."""
+    return rules.activations.dtype

@@ -1,0 +1,298 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Conversion: a float graph and the scales of its tensors become a graph of exact integer arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from gadl.compiler.diag import Diagnostic, GadlError, diagnostic
+from gadl.compiler.ir.graph import Graph, Op, Stage, Value
+from gadl.compiler.ir.opdef import Builder, op_def
+from gadl.compiler.ir.ops.nn import AvgPool
+from gadl.compiler.ir.ops.quant import dequantize_array, quantize_array
+from gadl.compiler.ir.ops.shape import RESIZE_BITS
+from gadl.compiler.ir.requant import make_requant
+from gadl.compiler.ir.types import Array, DType, QuantParams, Requant, TensorType
+
+from .choose_params import params_of_range, params_of_weights, table_source
+from .observers import Range
+from .specs import SHARED_SCALE, QuantRules
+
+_WEIGHTED = ("conv", "conv_transpose", "linear")
+
+
+@dataclass(frozen=True)
+class IntegerConstant:
+    """A constant that came with its own integers (QDQ models)."""
+
+    data: Array
+    quant: QuantParams
+
+
+@dataclass
+class Conversion:
+    """Builds the quantised graph.
+
+    `params` and `verdict` come from `choose_params` (or from a QDQ model's own scales), by id of the float graph's values and
+    ops. `constants` holds integers that the model brought.
+    """
+
+    source: Graph
+    params: Mapping[int, QuantParams]
+    verdict: Mapping[int, str]
+    rules: QuantRules
+    constants: Mapping[int, IntegerConstant] = field(default_factory=dict)
+
+    def run(self) -> Graph:
+        """The quantised graph; `GADL-Q002` for every accumulator that could overflow."""
+        self.graph = Graph(self.source.name, Stage.QUANTIZED)
+        self.integers: dict[int, Value] = {}
+        self.floats: dict[int, Value] = {}
+        self.recast: dict[tuple[int, QuantParams], Value] = {}
+        self.problems: list[Diagnostic] = []
+        self.build = Builder(self.graph)
+        self.dtype = self.rules.activations.dtype
+        for value in self.source.inputs:
+            self.floats[id(value)] = self.graph.add_input(value.name, value.type)
+        for op in self.source.ops:
+            self.build.loc = op.loc
+            if self.verdict[id(op)]:
+                self._keep(op)
+            elif table_source(op) is not None and self.rules.tables:
+                self._table(op)
+            else:
+                self._integer(op)
+        GadlError.raise_if(self.problems)
+        self.graph.set_outputs([self._real(v) for v in self.source.outputs], self.source.output_names)
+        self.graph.remove_dead_ops()
+        return self.graph
+
+    # -- operands ------------------------------------------------------------------
+
+    def _real(self, value: Value) -> Value:
+        """The value as a float tensor of the new graph."""
+        if value.data is not None:
+            return self.floats.setdefault(id(value), self.graph.constant(value.data, value.name, value.quant))
+        if id(value) not in self.floats:
+            self.floats[id(value)] = self.build("dequantize", self.integers[id(value)], result=f"{value.name}.real")
+        return self.floats[id(value)]
+
+    def _quantised(self, value: Value) -> Value:
+        """The value as an integer tensor of the new graph."""
+        if id(value) not in self.integers:
+            quant = self._params(value)
+            if value.data is not None:
+                known = self.constants.get(id(value))
+                data = known.data if known is not None else quantize_array(value.data, quant, self.dtype)
+                self.integers[id(value)] = self.graph.constant(data, value.name, quant)
+            else:
+                kind = TensorType(self.dtype, value.type.shape, quant)
+                self.integers[id(value)] = self.build("quantize", self._real(value), result=f"{value.name}.q", type=kind)
+        return self.integers[id(value)]
+
+    def _params(self, value: Value) -> QuantParams:
+        if id(value) in self.constants:
+            return self.constants[id(value)].quant
+        if value.data is not None:
+            finite = value.data[np.isfinite(value.data)]
+            bounds = Range.of(finite.min(initial=0.0), finite.max(initial=0.0))
+            return params_of_range(bounds, self.rules.activations)
+        return self.params[id(value)]
+
+    def _scale(self, value: Value) -> float:
+        return self._params(value).scale[0]
+
+    def _with_params(self, value: Value, quant: QuantParams) -> Value:
+        """The integer tensor brought to other parameters, once per value and parameters."""
+        held = self._quantised(value)
+        if held.quant == quant or held.quant is None:
+            return held
+        key = (id(value), quant)
+        if key not in self.recast:
+            requant = self._requant(held.quant.scale[0] / quant.scale[0], narrow=False)
+            kind = TensorType(self.dtype, value.type.shape, quant)
+            self.recast[key] = self.build("requantize", held, requant=requant, result=f"{value.name}.rescaled", type=kind)
+        return self.recast[key]
+
+    def _requant(self, ratios: Any, narrow: bool = True) -> Requant:
+        """Requantisation by real ratios; `narrow`: the accumulator is wide, so the multiplier may have fewer bits."""
+        return make_requant(ratios, self.rules.rounding, self.rules.multiplier_bits if narrow else 31)
+
+    # -- ops -------------------------------------------------------------------------
+
+    def _keep(self, op: Op) -> None:
+        """An op that stays float."""
+        operands = [None if v is None else self._real(v) for v in op.operands]
+        made = self.build.create(op.name, operands, dict(op.attrs), result=op.result.name)
+        for old, new in zip(op.results, made.results):
+            self.floats[id(old)] = new
+
+    def _result_type(self, op: Op) -> TensorType:
+        return TensorType(self.dtype, op.result.type.shape, self._params(op.result))
+
+    def _set(self, op: Op, name: str, operands: list[Value | None], attrs: dict[str, Any]) -> None:
+        """Create the integer op of `op`."""
+        given = {k: v for k, v in attrs.items() if v is not None}
+        made = self.build.create(name, operands, given, result=op.result.name, type=self._result_type(op))
+        self.integers[id(op.result)] = made.result
+
+    def _clamp(self, op: Op) -> tuple[int, int] | None:
+        """The float clamp in the result's integers."""
+        bounds = op.attrs.get("clamp")
+        if bounds is None:
+            return None
+        quant, (low, high) = self._params(op.result), self.dtype.range
+        mapped = [
+            limit if not np.isfinite(b) else int(np.clip(quant.zero_point + np.rint(b / quant.scale[0]), low, high))
+            for b, limit in zip(bounds, (low, high))
+        ]
+        return mapped[0], mapped[1]
+
+    def _table(self, op: Op) -> None:
+        """A chain of functions of one tensor as one table; a link that only the next link reads makes no op."""
+        if len(op.result.users) == 1 and not any(op.result is o for o in self.source.outputs):
+            (user,) = op.result.users
+            if table_source(user) is op.result and not self.verdict[id(user)]:
+                return
+        chain = [op]
+        origin = table_source(op)
+        while origin is not None and id(origin) not in self.integers and origin.producer is not None:
+            if id(origin) in self.floats or self.verdict[id(origin.producer)] or table_source(origin.producer) is None:
+                break
+            chain.insert(0, origin.producer)
+            origin = table_source(origin.producer)
+        if origin is None:
+            raise ValueError(f"'{op.name}' is not a function of one tensor")
+        x = self._quantised(origin)
+        if x.quant is None:
+            raise ValueError(f"'{origin.name}' has no scale")
+        if self.dtype is DType.I8:
+            codes = np.arange(-128, 128)
+        else:
+            codes = np.arange(513) * 128 - 32768
+        values = dequantize_array(codes, x.quant)
+        for link in chain:
+            values = evaluate_on(link, values)
+        table = quantize_array(values, self._params(op.result), self.dtype)
+        self._set(op, "lut", [x], {"table": table})
+
+    def _integer(self, op: Op) -> None:
+        """An op with an integer form."""
+        if op.name in _WEIGHTED:
+            self._weighted(op)
+        elif op.name in SHARED_SCALE:
+            quant = self._params(op.result)
+            operands = [self._real(v) if not v.dtype.is_float else self._with_params(v, quant) for v in op.inputs]
+            self._set(op, op.name, list(operands), dict(op.attrs))
+        else:
+            self._arithmetic(op)
+
+    def _arithmetic(self, op: Op) -> None:
+        """Sums, products, means and interpolation."""
+        operands: list[Value | None] = [self._quantised(v) for v in op.inputs]
+        scales = [self._scale(v) for v in op.inputs]
+        out = self._scale(op.result)
+        attrs: dict[str, Any] = {k: v for k, v in op.attrs.items() if k != "clamp"}
+        match op.name:
+            case "add" | "sub":
+                bits = 20 if self.dtype is DType.I8 else 14
+                twice = 2 * max(scales)
+                inner = [self._requant(s / twice * (1 << bits), narrow=False) for s in scales]
+                attrs["requant"] = (*inner, self._requant(twice / (out * (1 << bits)), narrow=False))
+            case "mul" | "matmul":
+                attrs["requant"] = self._requant(scales[0] * scales[1] / out)
+            case "reduce_sum":
+                attrs["requant"] = self._requant(scales[0] / out)
+            case "reduce_mean":
+                count = op.inputs[0].type.element_count // op.result.type.element_count
+                attrs["requant"] = self._requant(scales[0] / (out * count))
+            case "avg_pool":
+                attrs["requant"] = self._by_count(op, scales[0] / out)
+            case "resize":
+                quant = self._params(op.result)
+                operands = [self._with_params(op.inputs[0], quant)]
+                if attrs["mode"] == "linear":
+                    attrs["requant"] = self._requant(1 / (1 << 2 * RESIZE_BITS))
+            case _:
+                raise ValueError(f"'{op.name}' has no integer form")
+        attrs["clamp"] = self._clamp(op)
+        self._set(op, op.name, operands, attrs)
+
+    def _by_count(self, op: Op, ratio: float) -> Requant:
+        """Requantisation of an average: one entry, or one per window count where padding is left out."""
+        counts = np.unique(AvgPool.counts(op))
+        if len(counts) == 1:
+            return self._requant(ratio / int(counts[0]))
+        return self._requant(ratio / np.arange(1, int(np.prod(op.attrs["kernel"])) + 1))
+
+    def _weighted(self, op: Op) -> None:
+        """Convolutions and linear layers: integer weights and bias, one multiplier per output channel."""
+        x, weights, bias = op.inputs[0], op.inputs[1], op.operand(2)
+        if weights.data is None:
+            raise ValueError("weights must be constant")
+        axis = 1 if op.name == "conv_transpose" else 0
+        channels = op.result.shape[-1 if op.name == "linear" else 1]
+        in_scale, out_scale = self._scale(x), self._scale(op.result)
+        real_bias = np.zeros(channels) if bias is None or bias.data is None else bias.data.astype(np.float64)
+        known = self.constants.get(id(weights))
+        if known is not None:
+            quant, data = known.quant, known.data
+        else:
+            # A channel of tiny weights gets a scale that its bias can be written in.
+            floor = np.abs(real_bias) / (in_scale * 2.0**30)
+            if weights.shape[axis] != channels:
+                quant = params_of_weights(weights.data.reshape(1, -1), 0, 127, floor.max())
+            else:
+                quant = params_of_weights(weights.data, axis, 127, floor)
+            data = np.clip(quantize_array(weights.data, quant, DType.I8), -127, 127).astype(np.int8)
+        scales = np.broadcast_to(quant.scales, (channels,))
+        integer_bias = self._bias(bias, real_bias, in_scale * scales)
+        self._check_accumulator(op, data, axis, integer_bias)
+        attrs: dict[str, Any] = {k: v for k, v in op.attrs.items() if k != "clamp"}
+        ratios = in_scale * scales / out_scale
+        attrs["requant"] = self._requant(ratios if len(set(ratios.tolist())) > 1 else ratios[:1])
+        attrs["clamp"] = self._clamp(op)
+        operands: list[Value | None] = [
+            self._quantised(x),
+            self.graph.constant(data, weights.name, quant),
+            self.graph.constant(integer_bias, f"{op.result.name}.bias"),
+        ]
+        residual = op.operand(3)
+        if residual is not None:
+            operands.append(self._quantised(residual))
+            attrs["residual_requant"] = self._requant(self._scale(residual) / out_scale, narrow=False)
+        self._set(op, op.name, operands, attrs)
+
+    def _bias(self, bias: Value | None, real: Array, scales: Array) -> Array:
+        """The bias in accumulator units: the model's own integers where they have this scale."""
+        known = self.constants.get(id(bias)) if bias is not None else None
+        wide = self.dtype is DType.I16
+        if known is not None and np.allclose(np.broadcast_to(known.quant.scales, scales.shape), scales, rtol=1e-5):
+            return known.data.astype(np.int64 if wide else np.int32)
+        rounded = np.rint(real / scales)
+        limit = 2.0**46 if wide else 2.0**31 - 1
+        return np.clip(rounded, -limit, limit).astype(np.int64 if wide else np.int32)
+
+    def _check_accumulator(self, op: Op, weights: Array, axis: int, bias: Array) -> None:
+        """Prove `sum |w| * reach + |bias| < 2^(bits - 1)` for every channel."""
+        reach = self.dtype.range[1] - self.dtype.range[0] if self.dtype is DType.I8 else -self.dtype.range[0]
+        other = tuple(i for i in range(weights.ndim) if i != axis)
+        sums = np.abs(weights.astype(np.int64)).sum(other) * reach
+        worst = int(np.max(sums)) + int(np.max(np.abs(bias.astype(np.int64)), initial=0))
+        limit = self.rules.accumulator_bits
+        if worst >= 1 << (limit - 1):
+            self.problems.append(
+                diagnostic("GADL-Q002", op.loc, layer=op.result.name, bits=worst.bit_length() + 1, limit=limit)
+            )
+
+
+def evaluate_on(op: Op, values: Array) -> Array:
+    """An elementwise op of one tensor on a vector of samples, its constants taken as scalars."""
+    inputs = [None if v is None else values if v.data is None else v.data.reshape(-1)[0] for v in op.operands]
+    with np.errstate(all="ignore"):
+        (result,) = op_def(op.name).evaluate(op, [None if v is None else np.asarray(v) for v in inputs])
+    return np.broadcast_to(result, values.shape)

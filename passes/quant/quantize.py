@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The quantisation stage: float graph in, quantised graph out, with a report of every decision."""
+
+from __future__ import annotations
+
+import enum
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from gadl.compiler.ir.graph import Graph, Stage, Value
+from gadl.compiler.ir.opdef import Builder
+from gadl.compiler.ir.types import DType
+
+from .choose_params import choose_params, integer_ops
+from .convert import Conversion
+from .observers import Range
+from .qdq import read_annotations
+from .specs import QuantRules, QuantSpec
+
+
+class Precision(enum.Enum):
+    """Arithmetic of the compiled model."""
+
+    INT8 = "int8"
+    INT16 = "int16"
+    FP16 = "fp16"
+    FLOAT = "float"
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A quantised graph and what was decided: reasons of ops that stayed float, counts."""
+
+    graph: Graph
+    report: Mapping[str, Any]
+
+
+def rules_for(rules: QuantRules, precision: Precision) -> QuantRules:
+    """A target's int8 rules, widened for 16-bit activations: symmetric, 48-bit accumulators, 15-bit multipliers."""
+    if precision is not Precision.INT16:
+        return rules
+    return replace(rules, activations=QuantSpec(DType.I16, symmetric=True), multiplier_bits=15, accumulator_bits=48)
+
+
+def has_own_scales(graph: Graph) -> bool:
+    """True for a graph that comes with quantisation (QDQ)."""
+    return any(op.name in ("quantize", "dequantize") for op in graph.ops)
+
+
+def quantize_graph(graph: Graph, ranges: Mapping[str, Range], rules: QuantRules) -> Quantized:
+    """Quantise a float graph by measured ranges."""
+    verdict = integer_ops(graph, rules)
+    params = choose_params(graph, ranges, rules, verdict)
+    return Quantized(Conversion(graph, params, verdict, rules).run(), _report(graph, verdict, "calibrated"))
+
+
+def quantize_annotated(graph: Graph, rules: QuantRules) -> Quantized:
+    """Quantise a QDQ graph by its own scales; nothing is calibrated. `graph` is changed."""
+    params, constants = read_annotations(graph)
+    verdict = integer_ops(graph, rules)
+    for op in graph.ops:
+        missing = [v for v in (*op.inputs, op.result) if v.dtype.is_float and not v.is_constant and id(v) not in params]
+        if missing and not verdict[id(op)]:
+            verdict[id(op)] = f"the model gives no scale for '{missing[0].name}'"
+    return Quantized(Conversion(graph, params, verdict, rules, constants).run(), _report(graph, verdict, "model"))
+
+
+def _report(graph: Graph, verdict: Mapping[int, str], scales: str) -> dict[str, Any]:
+    kept = [op for op in graph.ops if verdict[id(op)]]
+    return {
+        "scales": scales,
+        "ops": len(graph.ops),
+        "integer_ops": len(graph.ops) - len(kept),
+        "float_ops": [{"op": op.name, "name": op.result.name, "reason": verdict[id(op)]} for op in kept],
+        "float_op_counts": dict(Counter(op.name for op in kept)),
+    }
+
+
+def to_half(graph: Graph) -> Graph:
+    """The graph in half precision: f32 tensors become f16, biases stay f32, inputs and outputs are cast.
+
+    `y = f(x)  -->  y = f32(f(f16(x)))` with every tensor between rounded to f16 (`docs/numerics.md` section 4).
+    """
+    half = Graph(graph.name, Stage.QUANTIZED)
+    build = Builder(half)
+    known: dict[int, Value] = {}
+    for value in graph.inputs:
+        given = half.add_input(value.name, value.type)
+        known[id(value)] = build("cast", given, dtype=DType.F16) if value.dtype is DType.F32 else given
+
+    def operand(value: Value, is_bias: bool) -> Value:
+        if value.data is None:
+            return known[id(value)]
+        key = id(value) + is_bias
+        if key not in known:
+            data = value.data
+            if data.dtype == np.float32 and not is_bias:
+                data = np.clip(data, -65504, 65504).astype(np.float16)
+            known[key] = half.constant(data, value.name)
+        return known[key]
+
+    for op in graph.ops:
+        build.loc = op.loc
+        weighted = op.name in ("conv", "conv_transpose", "linear")
+        operands = [None if v is None else operand(v, weighted and i == 2) for i, v in enumerate(op.operands)]
+        attrs = dict(op.attrs)
+        if op.name == "cast" and attrs["dtype"] is DType.F32:
+            attrs["dtype"] = DType.F16
+        made = build.create(op.name, operands, attrs, result=op.result.name)
+        for old, new in zip(op.results, made.results):
+            known[id(old)] = new
+    build.loc = type(build.loc)()
+    outputs = []
+    for value in graph.outputs:
+        found = operand(value, False)
+        outputs.append(build("cast", found, dtype=DType.F32) if found.dtype is DType.F16 else found)
+    half.set_outputs(outputs, graph.output_names)
+    return half
