@@ -8,10 +8,20 @@ taken instead. Double and triple buffering follow from this without being asked 
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from gadl.passes.plan.program import Buffer, Program
+
+
+class Reuse(enum.Enum):
+    """Which free place a buffer takes."""
+
+    #: The one released longest ago: engines that run ahead of each other wait least.
+    OLDEST = "oldest"
+    #: The lowest address: the least memory.
+    LOWEST = "lowest"
 
 
 class AllocationError(Exception):
@@ -31,7 +41,7 @@ class _Span:
     last: int
 
 
-def allocate(program: Program, memory: str, capacity: int) -> int:
+def allocate(program: Program, memory: str, capacity: int, reuse: Reuse = Reuse.OLDEST) -> int:
     """Place every unplaced buffer of `memory`; returns the peak in use at one step.
 
     Buffers with overlapping lifetimes never overlap in memory. Raises `AllocationError` when they do not fit.
@@ -42,7 +52,7 @@ def allocate(program: Program, memory: str, capacity: int) -> int:
     map_ = [_Span(0, capacity, -1)]
     for buffer in wanted:
         first, last = spans[id(buffer)]
-        place = _best_place(map_, buffer, first)
+        place = _best_place(map_, buffer, first, reuse)
         if place is None:
             raise AllocationError(memory, buffer.size, capacity)
         buffer.address = place
@@ -50,8 +60,8 @@ def allocate(program: Program, memory: str, capacity: int) -> int:
     return _peak(wanted, spans)
 
 
-def _best_place(map_: list[_Span], buffer: Buffer, now: int) -> int | None:
-    """The start of the free range whose latest user is oldest; lower addresses on a tie."""
+def _best_place(map_: list[_Span], buffer: Buffer, now: int, reuse: Reuse) -> int | None:
+    """The start of the free range that `reuse` prefers; lower addresses on a tie."""
     best: tuple[int, int] | None = None
     for index, span in enumerate(map_):
         if span.last >= now:
@@ -66,6 +76,8 @@ def _best_place(map_: list[_Span], buffer: Buffer, now: int) -> int | None:
         covered = map_[cursor - 1].end
         if covered >= end and (best is None or latest < best[0]):
             best = (latest, start)
+            if reuse is Reuse.LOWEST:
+                break
     return None if best is None else best[1]
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from gadl.compiler.diag import GadlError
 from gadl.compiler.ir.graph import Graph, Op, Value
 from gadl.compiler.ir.opdef import Trait, op_def
 from gadl.compiler.ir.pattern import scalar
@@ -66,18 +67,18 @@ class _Groups:
         self._parent[self.root(a)] = self.root(b)
 
 
-def integer_ops(graph: Graph, rules: QuantRules) -> dict[int, str]:
+def integer_ops(graph: Graph, rules: QuantRules, follow: bool = True) -> dict[int, str]:
     """Reason per op (by id) why it stays float; ops that become integer have the empty string.
 
     Cheap ops follow their operands: they become integer only behind an integer op or a graph input, since converting
-    twice costs more than the op.
+    twice costs more than the op. Without `follow` they do not (the model says itself which tensors are integers).
     """
     verdict: dict[int, str] = {}
     inputs = {id(v) for v in graph.inputs}
     for op in graph.ops:
         heavy = op.name in ("conv", "conv_transpose", "linear", "matmul")
         sources = [v for v in op.inputs if not v.is_constant]
-        behind = any(
+        behind = not follow or any(
             id(v) in inputs if v.producer is None else not verdict[id(v.producer)] for v in sources if v.dtype.is_float
         )
         if not op.result.dtype.is_float:
@@ -99,11 +100,37 @@ def integer_ops(graph: Graph, rules: QuantRules) -> dict[int, str]:
     return verdict
 
 
+def keep_masking_sums(
+    graph: Graph, ranges: Mapping[str, Range], rules: QuantRules, verdict: Mapping[int, str]
+) -> dict[int, str]:
+    """The verdict with masking sums kept float.
+
+    A mask of -10000 or -inf makes the step of the result wider than all that the other operand holds, so integers would
+    lose that operand altogether. Where only float ops read the sum (a softmax, as a rule), it stays float beside them.
+    """
+    changed = dict(verdict)
+    low, high = rules.activations.dtype.range
+    for op in graph.ops:
+        if op.name not in ("add", "sub") or verdict[id(op)] or op.result.name not in ranges:
+            continue
+        whole = ranges[op.result.name]
+        step = (whole.high - whole.low) / (high - low)
+        parts = [ranges[v.name] for v in op.inputs if v.name in ranges]
+        lost = any(0 < part.high - part.low < step for part in parts)
+        if lost and op.result.users and all(verdict[id(user)] for user in op.result.users):
+            changed[id(op)] = "the ranges of its operands differ too much for its integers"
+    return changed
+
+
 def choose_params(
     graph: Graph, ranges: Mapping[str, Range], rules: QuantRules, verdict: Mapping[int, str]
 ) -> dict[int, QuantParams]:
-    """Scale and zero point of every tensor that an integer op reads or makes, by `id(value)`."""
+    """Scale and zero point of every real tensor, by `id(value)`; `GADL-Q003` where one has no range."""
     groups, found = _Groups(), dict(ranges)
+    values = [v for v in graph.values() if v.dtype.is_float and not v.is_constant]
+    absent = [v.name for v in values if v.name not in found]
+    if absent:
+        raise GadlError.of("GADL-Q003", count=len(absent), names=absent[:8])
     for op in graph.ops:
         if op.name in rules.fixed_ranges and id(op) in verdict:
             found[op.result.name] = Range.of(*rules.fixed_ranges[op.name])
@@ -123,7 +150,6 @@ def choose_params(
             if op.name != "concat" or part.high - part.low >= LEAST_SHARED_PART * width:
                 groups.join(id(value), id(op.result))
     merged: dict[int, Range] = {}
-    values = [v for v in graph.values() if v.dtype.is_float and not v.is_constant]
     for value in values:
         root = groups.root(id(value))
         merged[root] = merged[root].union(found[value.name]) if root in merged else found[value.name]

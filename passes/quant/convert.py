@@ -38,7 +38,8 @@ class Conversion:
     """Builds the quantised graph.
 
     `params` and `verdict` come from `choose_params` (or from a QDQ model's own scales), by id of the float graph's values and
-    ops. `constants` holds integers that the model brought.
+    ops. `constants` holds integers that the model brought. `own_scales`: the parameters are the model's, so every reader of
+    such a tensor, float or not, sees its quantised values.
     """
 
     source: Graph
@@ -46,12 +47,14 @@ class Conversion:
     verdict: Mapping[int, str]
     rules: QuantRules
     constants: Mapping[int, IntegerConstant] = field(default_factory=dict)
+    own_scales: bool = False
 
     def run(self) -> Graph:
         """The quantised graph; `GADL-Q002` for every accumulator that could overflow."""
         self.graph = Graph(self.source.name, Stage.QUANTIZED)
         self.integers: dict[int, Value] = {}
         self.floats: dict[int, Value] = {}
+        self.rounded: dict[int, Value] = {}
         self.recast: dict[tuple[int, QuantParams], Value] = {}
         self.problems: list[Diagnostic] = []
         self.build = Builder(self.graph)
@@ -74,11 +77,20 @@ class Conversion:
     # -- operands ------------------------------------------------------------------
 
     def _real(self, value: Value) -> Value:
-        """The value as a float tensor of the new graph."""
+        """The value as float ops and outputs read it."""
+        if not self.own_scales or id(value) not in self.params or id(value) not in self.floats:
+            return self._unrounded(value)
+        if id(value) not in self.rounded:
+            self.rounded[id(value)] = self.build("dequantize", self._quantised(value), result=f"{value.name}.real")
+        return self.rounded[id(value)]
+
+    def _unrounded(self, value: Value) -> Value:
+        """The value as a float tensor of the new graph: as computed, or from its integers."""
         if value.data is not None:
             return self.floats.setdefault(id(value), self.graph.constant(value.data, value.name, value.quant))
         if id(value) not in self.floats:
-            self.floats[id(value)] = self.build("dequantize", self.integers[id(value)], result=f"{value.name}.real")
+            made = self.build("dequantize", self.integers[id(value)], result=f"{value.name}.real")
+            self.floats[id(value)] = self.rounded[id(value)] = made
         return self.floats[id(value)]
 
     def _quantised(self, value: Value) -> Value:
@@ -91,7 +103,7 @@ class Conversion:
                 self.integers[id(value)] = self.graph.constant(data, value.name, quant)
             else:
                 kind = TensorType(self.dtype, value.type.shape, quant)
-                self.integers[id(value)] = self.build("quantize", self._real(value), result=f"{value.name}.q", type=kind)
+                self.integers[id(value)] = self.build("quantize", self._unrounded(value), result=f"{value.name}.q", type=kind)
         return self.integers[id(value)]
 
     def _params(self, value: Value) -> QuantParams:
@@ -127,7 +139,8 @@ class Conversion:
     def _keep(self, op: Op) -> None:
         """An op that stays float."""
         operands = [None if v is None else self._real(v) for v in op.operands]
-        made = self.build.create(op.name, operands, dict(op.attrs), result=op.result.name)
+        kind = op.result.type if op.name == "quantize" else None
+        made = self.build.create(op.name, operands, dict(op.attrs), result=op.results[0].name, type=kind)
         for old, new in zip(op.results, made.results):
             self.floats[id(old)] = new
 
@@ -143,9 +156,11 @@ class Conversion:
     def _clamp(self, op: Op) -> tuple[int, int] | None:
         """The float clamp in the result's integers."""
         bounds = op.attrs.get("clamp")
-        if bounds is None:
-            return None
-        quant, (low, high) = self._params(op.result), self.dtype.range
+        return None if bounds is None else self._integers_of(bounds, self._params(op.result))
+
+    def _integers_of(self, bounds: tuple[float, ...], quant: QuantParams) -> tuple[int, int]:
+        """The integers nearest to two real bounds, inside the type."""
+        low, high = self.dtype.range
         mapped = [
             limit if not np.isfinite(b) else int(np.clip(quant.zero_point + np.rint(b / quant.scale[0]), low, high))
             for b, limit in zip(bounds, (low, high))
@@ -154,7 +169,8 @@ class Conversion:
 
     def _table(self, op: Op) -> None:
         """A chain of functions of one tensor as one table; a link that only the next link reads makes no op."""
-        if len(op.result.users) == 1 and not any(op.result is o for o in self.source.outputs):
+        inner = not (self.own_scales and id(op.result) in self.params)
+        if inner and len(op.result.users) == 1 and not any(op.result is o for o in self.source.outputs):
             (user,) = op.result.users
             if table_source(user) is op.result and not self.verdict[id(user)]:
                 return
@@ -187,7 +203,10 @@ class Conversion:
         elif op.name in SHARED_SCALE:
             quant = self._params(op.result)
             operands = [self._real(v) if not v.dtype.is_float else self._with_params(v, quant) for v in op.inputs]
-            self._set(op, op.name, list(operands), dict(op.attrs))
+            attrs = dict(op.attrs)
+            if op.name == "clamp":
+                attrs["lo"], attrs["hi"] = self._integers_of((op.attrs["lo"], op.attrs["hi"]), quant)
+            self._set(op, op.name, list(operands), attrs)
         else:
             self._arithmetic(op)
 
@@ -272,10 +291,10 @@ class Conversion:
         known = self.constants.get(id(bias)) if bias is not None else None
         wide = self.dtype is DType.I16
         if known is not None and np.allclose(np.broadcast_to(known.quant.scales, scales.shape), scales, rtol=1e-5):
-            return known.data.astype(np.int64 if wide else np.int32)
-        rounded = np.rint(real / scales)
+            return np.asarray(known.data.astype(np.int64 if wide else np.int32))
         limit = 2.0**46 if wide else 2.0**31 - 1
-        return np.clip(rounded, -limit, limit).astype(np.int64 if wide else np.int32)
+        rounded: Array = np.clip(np.rint(real / scales), -limit, limit)
+        return np.asarray(rounded.astype(np.int64 if wide else np.int32))
 
     def _check_accumulator(self, op: Op, weights: Array, axis: int, bias: Array) -> None:
         """Prove `sum |w| * reach + |bias| < 2^(bits - 1)` for every channel."""
@@ -295,4 +314,4 @@ def evaluate_on(op: Op, values: Array) -> Array:
     inputs = [None if v is None else values if v.data is None else v.data.reshape(-1)[0] for v in op.operands]
     with np.errstate(all="ignore"):
         (result,) = op_def(op.name).evaluate(op, [None if v is None else np.asarray(v) for v in inputs])
-    return np.broadcast_to(result, values.shape)
+    return np.asarray(np.broadcast_to(result, values.shape))

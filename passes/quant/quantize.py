@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import enum
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,11 +14,22 @@ from gadl.compiler.ir.graph import Graph, Stage, Value
 from gadl.compiler.ir.opdef import Builder
 from gadl.compiler.ir.types import DType
 
-from .choose_params import choose_params, integer_ops
+from .choose_params import choose_params, integer_ops, keep_masking_sums
 from .convert import Conversion
 from .observers import Range
-from .qdq import read_annotations
+from .qdq import has_own_scales, own_activation_type, read_annotations
+from .report import quant_report
 from .specs import QuantRules, QuantSpec
+
+__all__ = [
+    "Precision",
+    "Quantized",
+    "has_own_scales",
+    "quantize_annotated",
+    "quantize_graph",
+    "rules_for",
+    "to_half",
+]
 
 
 class Precision(enum.Enum):
@@ -33,7 +43,7 @@ class Precision(enum.Enum):
 
 @dataclass(frozen=True)
 class Quantized:
-    """A quantised graph and what was decided: reasons of ops that stayed float, counts."""
+    """A quantised graph and what was decided: `report` is `gadl.passes.quant.report.quant_report`."""
 
     graph: Graph
     report: Mapping[str, Any]
@@ -46,38 +56,36 @@ def rules_for(rules: QuantRules, precision: Precision) -> QuantRules:
     return replace(rules, activations=QuantSpec(DType.I16, symmetric=True), multiplier_bits=15, accumulator_bits=48)
 
 
-def has_own_scales(graph: Graph) -> bool:
-    """True for a graph that comes with quantisation (QDQ)."""
-    return any(op.name in ("quantize", "dequantize") for op in graph.ops)
-
-
 def quantize_graph(graph: Graph, ranges: Mapping[str, Range], rules: QuantRules) -> Quantized:
-    """Quantise a float graph by measured ranges."""
-    verdict = integer_ops(graph, rules)
+    """Quantise a float graph by measured ranges. Raises `GADL-Q002` (accumulators) and `GADL-Q003` (no range)."""
+    verdict = keep_masking_sums(graph, ranges, rules, integer_ops(graph, rules))
     params = choose_params(graph, ranges, rules, verdict)
-    return Quantized(Conversion(graph, params, verdict, rules).run(), _report(graph, verdict, "calibrated"))
+    result = Conversion(graph, params, verdict, rules).run()
+    return Quantized(result, quant_report(graph, verdict, result, rules, "calibrated"))
 
 
 def quantize_annotated(graph: Graph, rules: QuantRules) -> Quantized:
-    """Quantise a QDQ graph by its own scales; nothing is calibrated. `graph` is changed."""
-    params, constants = read_annotations(graph)
-    verdict = integer_ops(graph, rules)
+    """Quantise a QDQ graph by its own scales; nothing is calibrated. `graph` is changed.
+
+    The element type of activations is the model's. An op without a scale for each of its tensors stays float.
+    """
+    dtype = own_activation_type(graph)
+    if dtype is DType.I16:
+        rules = rules_for(rules, Precision.INT16)
+    notes = read_annotations(graph, dtype)
+    params = notes.params
+    verdict = integer_ops(graph, rules, follow=False)
     for op in graph.ops:
+        if verdict[id(op)]:
+            continue
         missing = [v for v in (*op.inputs, op.result) if v.dtype.is_float and not v.is_constant and id(v) not in params]
-        if missing and not verdict[id(op)]:
+        weights = notes.constants.get(id(op.inputs[1])) if len(op.inputs) > 1 else None
+        if missing:
             verdict[id(op)] = f"the model gives no scale for '{missing[0].name}'"
-    return Quantized(Conversion(graph, params, verdict, rules, constants).run(), _report(graph, verdict, "model"))
-
-
-def _report(graph: Graph, verdict: Mapping[int, str], scales: str) -> dict[str, Any]:
-    kept = [op for op in graph.ops if verdict[id(op)]]
-    return {
-        "scales": scales,
-        "ops": len(graph.ops),
-        "integer_ops": len(graph.ops) - len(kept),
-        "float_ops": [{"op": op.name, "name": op.result.name, "reason": verdict[id(op)]} for op in kept],
-        "float_op_counts": dict(Counter(op.name for op in kept)),
-    }
+        elif weights is not None and weights.quant.zero_point != 0 and op.name in ("conv", "conv_transpose", "linear"):
+            verdict[id(op)] = "its weights have a zero point"
+    result = Conversion(graph, params, verdict, rules, notes.constants, own_scales=True).run()
+    return Quantized(result, quant_report(graph, verdict, result, rules, "model"))
 
 
 def to_half(graph: Graph) -> Graph:

@@ -20,6 +20,12 @@ ENTRIES = (
         fix=Text("split the layer, or compile it with --precision fp16", "拆分该层，或用 --precision fp16 编译"),
     ),
     Entry(
+        "GADL-Q003",
+        Text("{count} tensors have no calibrated range: {names}", "{count} 个张量没有校准范围：{names}"),
+        why=Text("scales are chosen from the ranges seen while calibrating", "量化比例由校准时观测的范围决定"),
+        fix=Text("calibrate the same graph that is quantised", "请用同一个计算图进行校准"),
+    ),
+    Entry(
         "GADL-Q010",
         Text("calibration data {source}: {detail}", "校准数据 {source}：{detail}"),
         fix=Text("see docs/quantisation.md for the accepted forms", "可接受的格式见 docs/quantisation.md"),

@@ -19,6 +19,21 @@ ENTRIES = (
         exit_code=2,
     ),
     Entry(
+        "GADL-T010",
+        Text("there is no machine '{name}'", "没有名为 '{name}' 的机器"),
+        fix=Text("choose one of: {known}, or give a .toml file", "可选机器：{known}，或给出 .toml 文件"),
+        exit_code=2,
+    ),
+    Entry("GADL-T011", Text("the machine file cannot be read: {detail}", "机器描述文件无法读取：{detail}"), exit_code=2),
+    Entry("GADL-T012", Text("unknown key '{key}' in the machine file", "机器描述文件中有未知的键 '{key}'"), exit_code=2),
+    Entry("GADL-T013", Text("the machine file lacks '{key}'", "机器描述文件缺少 '{key}'"), exit_code=2),
+    Entry(
+        "GADL-T014",
+        Text("'{key}' = {value} is not allowed", "'{key}' = {value} 不允许"),
+        fix=Text("allowed: {allowed}", "允许：{allowed}"),
+        exit_code=2,
+    ),
+    Entry(
         "GADL-P001",
         Text("layer '{layer}' does not fit into {memory}: {needed} bytes needed, {capacity} there",
              "层 '{layer}' 放不进 {memory}：需要 {needed} 字节，只有 {capacity} 字节"),

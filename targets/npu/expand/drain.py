@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from gadl.compiler.ir.types import DType, Requant, Rounding
+from gadl.compiler.ir.types import DType, Requant
 
+from ..isa import Activation
 from ..layers import Layer
 from .context import Tile
 from .weights import WeightChunk
@@ -35,12 +36,14 @@ def drain_fields(
     fields: dict[str, Any] = {"x_type": op.inputs[0].dtype, "out_type": layer.result.dtype, "lo": low, "hi": high}
     if chunk.bias is not None:
         cell = {DType.I8: 4, DType.I16: 8}.get(op.inputs[0].dtype, 4)
+        fields["bias"] = 1
         fields["bias_addr"] = weights.at(chunk.bias + first_channel * cell)
     requant: Requant | None = op.attrs.get("requant")
     if requant is not None:
-        fields["rounding"] = requant.rounding
+        fields |= {"rounding": requant.rounding, "requant": 1}
         fields["zp"] = op.result.quant.zero_point if op.result.quant is not None else 0
         if chunk.multiplier is not None and chunk.shift is not None:
+            fields["per_channel"] = 1
             fields["multiplier_addr"] = weights.at(chunk.multiplier + first_channel * 4)
             fields["shift_addr"] = weights.at(chunk.shift + first_channel)
         else:
@@ -53,10 +56,6 @@ def drain_fields(
             fields["res_zp"] = residual.quant.zero_point if residual.quant is not None else 0
             fields |= scalar_requant(residual_requant, "res_")
     if table is not None:
-        fields["lut_addr"] = table.at(0)
+        fields |= {"activation": Activation.LUT, "lut_addr": table.at(0)}
     return fields
 
-
-def rounding_of(requant: Requant | None) -> Rounding:
-    """The rounding of a requantisation, the default where there is none."""
-    return Rounding.UP if requant is None else requant.rounding

@@ -15,6 +15,7 @@ from gadl.compiler.ir.graph import Op, Value
 from gadl.compiler.ir.types import Requant
 from gadl.passes.plan.program import Buffer
 
+from ..isa import Binary, Unary
 from ..layers import Flat, Layer, flatten
 from .context import Expansion, Tile
 from .copying import CopyDim
@@ -134,12 +135,13 @@ class ElementwiseExpansion:
         dense = _dense(block.count, (1,) * len(block.count))
         reads = [t.region() for t in tiles]
         fields: dict[str, Any] = {"out_addr": out.at(0), "out_type": self.layer.result.dtype}
-        dims = list(block.count)[-4:]
-        fields |= {f"n{i}": d for i, d in enumerate(reversed(dims))}
-        for name, tile, steps in zip(("a", "b"), tiles, strides):
-            fields[f"{name}_addr"] = tile.at(0)
-            fields |= {f"{name}_s{i}": s for i, s in enumerate(reversed(steps[-4:]))}
-        fields |= {f"out_s{i}": s for i, s in enumerate(reversed(dense[-4:]))}
+        if len(tiles) == 1:
+            fields |= {"a_addr": tiles[0].at(0), "count": elements}
+        else:
+            fields |= {f"n{i}": d for i, d in enumerate(reversed(block.count))}
+            for name, tile, steps in zip(("a", "b", "out"), (*tiles, out), (*strides, dense)):
+                fields[f"{name}_addr"] = tile.at(0)
+                fields |= {f"{name}_s{i}": s for i, s in enumerate(reversed(steps))}
         if self.table is not None:
             fields["table_addr"] = self.table.at(0)
             reads.append(self.table.region())
@@ -168,21 +170,22 @@ def vector_fields(op: Op) -> tuple[str, dict[str, Any]]:
     out_zero = op.result.quant.zero_point if op.result.quant is not None else 0
     dtype = op.result.dtype
     low, high = op.attrs.get("clamp") or (dtype.range if dtype.is_integer else (float("-inf"), float("inf")))
-    common: dict[str, Any] = {"a_type": op.inputs[0].dtype, "a_zp": zero_points[0], "out_zp": out_zero, "lo": low, "hi": high}
+    bounds: dict[str, Any] = {"lo": low, "hi": high}
+    common: dict[str, Any] = {"a_type": op.inputs[0].dtype, "a_zp": zero_points[0], "out_zp": out_zero} | bounds
     requant = op.attrs.get("requant")
     if op.name == "lut":
         return "VLUT", {"a_type": op.inputs[0].dtype}
     if op.name in ("add", "sub", "mul", "min", "max"):
-        common |= {"function": op.name, "b_type": op.inputs[1].dtype, "b_zp": zero_points[1]}
+        common |= {"function": Binary[op.name.upper()], "b_type": op.inputs[1].dtype, "b_zp": zero_points[1]}
         if isinstance(requant, tuple):
             for prefix, part in zip(("a_", "b_", "out_"), requant):
                 common |= _requant(part, prefix)
-            common["rounding"] = requant[2].rounding
+            common |= {"rescale": 1, "rounding": requant[2].rounding}
         elif requant is not None:
-            common |= _requant(requant, "out_") | {"rounding": requant.rounding}
+            common |= _requant(requant, "out_") | {"rescale": 1, "rounding": requant.rounding}
         return "VBIN", common
     if op.name == "requantize" and requant is not None:
-        return "VUN", common | {"function": "cast", "rounding": requant.rounding} | _requant(requant, "out_")
+        return "VUN", common | {"function": Unary.CAST, "rescale": 1, "rounding": requant.rounding} | _requant(requant, "out_")
     raise ValueError(f"the vector unit has no '{op.name}'")
 
 

@@ -84,7 +84,7 @@ def _pad(context: Expansion, layer: Layer) -> None:
     total = y.type.size_bytes
     size = min(total, context.costs.vector_block_bytes)
     tile = context.tile(size, "fill")
-    context.step("LD0", "FILL", {"dst": tile.at(0), "size": size, "value": value, "type": y.dtype}, [], [tile.region()])
+    context.step("LD0", "FILL", {"dst": tile.at(0), "size": size, "value": value & 0xFFFF, "elem_bytes": y.dtype.size_bytes}, [], [tile.region()])
     for first in range(0, total, size):
         count = min(size, total - first)
         context.store(tile, target.buffer, target.offset + first, [CopyDim(count, 1, 1)])

@@ -11,10 +11,16 @@ import numpy as np
 from gadl.compiler.ir.types import Requant
 from gadl.passes.plan.plan import LayerPlan
 
+from ..isa import Pool, Reduce
 from ..layers import Layer, Window, window_of
 from .context import Expansion, Tile
 from .copying import CopyDim
 from .window import Span, row_strides, spans
+
+
+_REDUCTIONS = {
+    "reduce_sum": Reduce.SUM, "reduce_mean": Reduce.SUM, "reduce_max": Reduce.MAX, "reduce_min": Reduce.MIN,
+}  # fmt: skip
 
 
 class PoolExpansion:
@@ -63,20 +69,19 @@ class PoolExpansion:
         zero = self.x.quant.zero_point if self.x.quant is not None else 0
         out_zero = self.op.result.quant.zero_point if self.op.result.quant is not None else 0
         fields: dict[str, Any] = {
-            "function": "max" if self.op.name == "max_pool" else "avg", "type": self.x.dtype,
+            "function": Pool.MAX if self.op.name == "max_pool" else Pool.AVG, "x_type": self.x.dtype,
             "x_addr": x.at(0), "x_row_stride": window.iw * window.ic * element, "x_pix_stride": window.ic * element,
-            "ih": end - first, "iw": window.iw, "c": window.ic, "kh": window.kh, "kw": window.kw,
+            "ih": end - first, "iw": window.iw, "ic": window.ic, "kh": window.kh, "kw": window.kw,
             "stride_h": window.stride_h, "stride_w": window.stride_w, "dil_h": window.dilation_h,
             "dil_w": window.dilation_w, "pad_top": first - top, "pad_left": window.pad_left,
             "out_addr": y.at(0), "out_row_stride": window.ow * window.oc * element, "out_pix_stride": window.oc * element,
             "oh": rows.count, "ow": window.ow, "x_zp": zero, "out_zp": out_zero, "lo": low, "hi": high,
-            "count_include_pad": bool(self.op.attrs.get("count_include_pad", False)),
         }  # fmt: skip
         requant: Requant | None = self.op.attrs.get("requant")
         if requant is not None:
             fields["rounding"] = requant.rounding
             if self.table is not None:
-                fields |= {"table_addr": self.table.at(0), "table_entries": len(requant.multiplier)}
+                fields |= {"table_addr": self.table.at(0), "entries": len(requant.multiplier)}
             else:
                 fields |= {"multiplier": int(requant.multiplier[0]), "shift": int(requant.shift[0])}
         return fields
@@ -115,13 +120,13 @@ def expand_reduction(context: Expansion, layer: Layer) -> None:
             context.load(source.buffer, offset, tile, dims, element)
             out = context.tile(part.count * out_element, "y")
             fields: dict[str, Any] = {
-                "function": op.name.removeprefix("reduce_").replace("mean", "sum"), "type": x.dtype,
+                "function": _REDUCTIONS[op.name], "type": x.dtype,
                 "x_addr": tile.at(0), "n": reduced, "n_stride": part.count, "m": part.count, "m_stride": 1,
                 "out_addr": out.at(0), "out_type": y.dtype, "x_zp": zero, "out_zp": out_zero, "lo": low, "hi": high,
             }  # fmt: skip
             requant: Requant | None = op.attrs.get("requant")
             if requant is not None:
-                fields |= {"rounding": requant.rounding, "multiplier": int(requant.multiplier[0]), "shift": int(requant.shift[0])}
+                fields |= {"rescale": 1, "rounding": requant.rounding, "multiplier": int(requant.multiplier[0]), "shift": int(requant.shift[0])}
             cycles = context.costs.vector(reduced * part.count, element)
             context.step("VEC", "VRED", fields, [tile.region()], [out.region()], cycles)
             at = target.offset + (first * inner + part.first) * out_element

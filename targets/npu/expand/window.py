@@ -13,7 +13,7 @@ from gadl.passes.plan.plan import LayerPlan, LoopOrder
 from gadl.passes.plan.program import Buffer, Ref, Region
 
 from ..layers import Layer, Window, window_of
-from .context import ACC, Expansion, Tile
+from .context import ACC, Expansion, Place, Tile
 from .copying import CopyDim
 from .drain import drain_fields
 from .weights import WeightChunk, packed_weights, weight_chunk
@@ -55,21 +55,30 @@ def row_strides(value: Value, strides: tuple[int, ...], op: Op) -> tuple[int, in
     return strides[0], row, strides[3] if value.type.rank == 4 else row
 
 
-class WindowExpansion:
-    """Expands one conv or linear layer."""
+@dataclass(frozen=True)
+class WindowWork:
+    """A window layer, or one phase of a transposed convolution: geometry, packed weights, where operands and result lie."""
 
-    def __init__(self, context: Expansion, layer: Layer, plan: LayerPlan) -> None:
-        self.context, self.layer, self.plan = context, layer, plan
-        self.op = layer.op
-        self.window: Window = window_of(layer.op)
+    window: Window
+    weights: Array
+    x: Place
+    y: Place
+    residual: Place | None
+
+
+class WindowExpansion:
+    """Expands one conv or linear layer, or one phase of a transposed convolution."""
+
+    def __init__(self, context: Expansion, layer: Layer, plan: LayerPlan, work: WindowWork, table: Tile | None) -> None:
+        self.context, self.layer, self.plan, self.work = context, layer, plan, work
+        self.op, self.table = layer.op, table
+        self.window = work.window
         self.x = layer.op.inputs[0]
         self.residual = layer.op.operand(3)
         self.element = self.x.dtype.size_bytes
         self.out_element = layer.result.dtype.size_bytes
-        self.weights: Array = packed_weights(layer.op, self.window.depthwise)
         self.piece = context.costs.accumulator_piece(self.window, plan.rows, plan.channels, self.x.dtype)
         self._resident: dict[int, _Weights] = {}
-        self.table = None if layer.lut is None else context.load_constant(layer.lut.attrs["table"], "table")
 
     def run(self) -> None:
         """Emit all steps of the layer."""
@@ -92,7 +101,7 @@ class WindowExpansion:
     def _load_input(self, image: int, stripe: Span, channels: Span) -> Tile:
         """Input rows of a stripe, `[rows, iw, channels]` dense."""
         first, end = self.window.input_rows(stripe.first, stripe.count)
-        place = self.context.place(self.x)
+        place = self.work.x
         image_stride, row_stride, pixel_stride = row_strides(self.x, place.strides, self.op)
         width = channels.count * self.element
         tile = self.context.tile(max(1, end - first) * self.window.iw * width, "x")
@@ -111,7 +120,7 @@ class WindowExpansion:
         kept = self._resident.get(channels.first)
         if kept is not None:
             return kept
-        chunk = weight_chunk(self.weights, self.window.depthwise, self.op, channels.first, channels.count)
+        chunk = weight_chunk(self.work.weights, self.window.depthwise, self.op, channels.first, channels.count)
         loaded = _Weights(self.context.load_constant(chunk.data, "w"), chunk, channels)
         if self.plan.weights_resident:
             self._resident[channels.first] = loaded
@@ -127,7 +136,7 @@ class WindowExpansion:
             for columns in spans(self.window.ow, self.piece.columns):
                 for part in spans(channels.count, self.piece.channels):
                     self._piece(stripe, rows, columns, part, x, weights, residual, out, shape)
-        place = self.context.place(self.layer.result)
+        place = self.work.y
         image_stride, row_stride, pixel_stride = row_strides(self.layer.result, place.strides, self.op)
         dims = [
             CopyDim(stripe.count, self.window.ow * width, row_stride),
@@ -139,8 +148,9 @@ class WindowExpansion:
 
     def _load_residual(self, image: int, stripe: Span, channels: Span) -> Tile:
         """The residual's part of an output tile, dense."""
-        assert self.residual is not None
-        place = self.context.place(self.residual)
+        place = self.work.residual
+        if self.residual is None or place is None:
+            raise ValueError("the layer has no residual")
         element = self.residual.dtype.size_bytes
         image_stride, row_stride, pixel_stride = row_strides(self.residual, place.strides, self.op)
         width = channels.count * element
@@ -185,7 +195,7 @@ class WindowExpansion:
             element = self.residual.dtype.size_bytes
             pixel = shape[2] * element
             at = (rows.first * shape[1] + columns.first) * pixel + part.first * element
-            drain |= {"res_addr": residual.at(at), "res_row_stride": shape[1] * pixel, "res_pix_stride": pixel}
+            drain |= {"residual": 1, "res_addr": residual.at(at), "res_row_stride": shape[1] * pixel, "res_pix_stride": pixel}
         cycles = context.costs.epi(cells)
         context.step("MMA", "EPI", drain, reads, [out.region(start, hull)], cycles)
 
@@ -204,7 +214,12 @@ class WindowExpansion:
         taps = window.kh * window.kw
         filter_bytes = self.element_of_weights * (1 if window.depthwise else taps * window.ic)
         quant = self.x.quant
-        return {
+        kind = {DType.F16: DType.F16, DType.BF16: DType.BF16}.get(self.x.dtype, DType.I8)
+        if window.depthwise:
+            extra = {"w_tap_stride": weights.channels.count * self.element_of_weights, "w_type": kind}
+        else:
+            extra = {"oc": part.count, "w_type": kind}
+        return extra | {
             "x_addr": x.at(((row - tile_first) * window.iw + column) * pixel + channel),
             "x_row_stride": window.iw * pixel, "x_pix_stride": pixel,
             "ih": max(0, tile_end - row), "iw": max(0, window.iw - column),
@@ -212,16 +227,31 @@ class WindowExpansion:
             "kh": window.kh, "kw": window.kw, "stride_h": window.stride_h, "stride_w": window.stride_w,
             "dil_h": window.dilation_h, "dil_w": window.dilation_w, "pad_top": row - top, "pad_left": column - left,
             "x_zp": quant.zero_point if quant is not None else 0,
-            "w_addr": weights.tile.at(part.first * filter_bytes), "w_oc": weights.channels.count, "acc_addr": Ref(acc),
-            "oh": rows.count, "ow": columns.count, "oc": part.count, "x_type": self.x.dtype,
+            "w_addr": weights.tile.at(part.first * filter_bytes), "acc_addr": Ref(acc),
+            "oh": rows.count, "ow": columns.count, "x_type": self.x.dtype,
         }  # fmt: skip
 
     @property
     def element_of_weights(self) -> int:
         """Bytes of one weight."""
-        return int(self.weights.dtype.itemsize)
+        return int(self.work.weights.dtype.itemsize)
 
 
-def accumulator_type(dtype: DType) -> DType:
-    """The accumulator's type for an activation type."""
-    return {DType.I8: DType.I32, DType.I16: DType.I64}.get(dtype, DType.F32)
+
+def expand_window(context: Expansion, layer: Layer, plan: LayerPlan) -> None:
+    """Expand a conv or linear layer."""
+    window = window_of(layer.op)
+    residual = layer.op.operand(3)
+    work = WindowWork(
+        window,
+        packed_weights(layer.op, window.depthwise),
+        context.place(layer.op.inputs[0]),
+        context.place(layer.result),
+        None if residual is None else context.place(residual),
+    )
+    WindowExpansion(context, layer, plan, work, load_table(context, layer)).run()
+
+
+def load_table(context: Expansion, layer: Layer) -> Tile | None:
+    """The drain's table, if the layer has one."""
+    return None if layer.lut is None else context.load_constant(layer.lut.attrs["table"], "table")

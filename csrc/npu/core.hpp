@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+// Functional state of a core and the execution of one instruction.
+#pragma once
+#include <array>
+#include <cstdint>
+#include <vector>
+
+#include "program.hpp"
+
+namespace gadl::npu {
+
+struct Region {
+  uint8_t* data = nullptr;
+  uint64_t size = 0;
+};
+
+// A byte range that an instruction touches: rows of `row` bytes, `counts` times at `strides` (hull for the race detector).
+struct Access {
+  enum class Space : uint8_t { kSram, kAcc, kDram } space = Space::kSram;
+  bool write = false;
+  uint8_t region = 0;
+  int64_t begin = 0, end = 0;
+  int64_t bytes = 0;  // bytes moved, at most end - begin per pass
+};
+
+class Core {
+ public:
+  explicit Core(const Machine& machine);
+
+  // Everything the instruction reads and writes, checked against the memories; throws SimError when it leaves them.
+  void accesses(const Instr& instr, const std::array<Region, kRegions>& regions, std::vector<Access>& found) const;
+  // Executes the instruction; `accesses` must have passed.
+  void execute(const Instr& instr, const std::array<Region, kRegions>& regions);
+
+  const uint8_t* sram(int64_t address) const { return sram_.data() + address; }
+  uint8_t* sram(int64_t address) { return sram_.data() + address; }
+  uint8_t* acc(int64_t address) { return acc_.data() + address; }
+  int64_t sram_size() const { return static_cast<int64_t>(sram_.size()); }
+  int64_t acc_size() const { return static_cast<int64_t>(acc_.size()); }
+
+  std::array<int64_t, 32> registers{};
+
+ private:
+  std::vector<uint8_t> sram_, acc_;
+  std::vector<uint8_t> scratch_;
+};
+
+// Executors by group (one file each).
+void execute_product(Core& core, const Instr& instr);
+void execute_drain(Core& core, const Instr& instr);
+void execute_vector(Core& core, const Instr& instr);
+void execute_movement(Core& core, const Instr& instr, const std::array<Region, kRegions>& regions);
+
+int type_bytes(int64_t type);
+int cell_bytes(int64_t x_type);
+int64_t load_integer(const uint8_t* p, int64_t type);
+void store_integer(uint8_t* p, int64_t type, int64_t value);
+float load_float(const uint8_t* p, int64_t type);
+void store_float(uint8_t* p, int64_t type, float value);
+bool is_float(int64_t type);
+
+}  // namespace gadl::npu

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+// Python binding of the simulator and its timing formulas, for the compiler.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "error.hpp"
+#include "formulas.hpp"
+#include "simulator.hpp"
+
+namespace py = pybind11;
+using namespace gadl::npu;
+
+namespace {
+
+Machine make_machine(const std::vector<double>& values) {
+  Machine machine;
+  if (values.size() != machine.values.size()) throw py::value_error("a machine has " + std::to_string(machine.values.size()) + " parameters");
+  std::copy(values.begin(), values.end(), machine.values.begin());
+  return machine;
+}
+
+py::dict to_dict(const Report& report) {
+  py::dict out;
+  out["cycles"] = report.cycles;
+  out["instructions"] = report.instructions;
+  out["macs"] = report.macs;
+  out["dram_read_bytes"] = report.dram_read_bytes;
+  out["dram_write_bytes"] = report.dram_write_bytes;
+  out["sram_peak_bytes"] = report.sram_peak_bytes;
+  out["busy"] = report.busy;
+  out["cycles_by_debug"] = report.cycles_by_debug;
+  py::list trace;
+  for (const TraceEvent& e : report.trace) {
+    trace.append(py::make_tuple(e.core, e.queue, find_op(e.op)->name, e.debug, e.start, e.end));
+  }
+  out["trace"] = trace;
+  return out;
+}
+
+py::dict simulate(const py::bytes& container, py::dict regions, bool functional, bool races, bool trace) {
+  const std::string_view bytes = container;
+  Simulator simulator(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size());
+  for (auto item : regions) {
+    auto array = py::cast<py::array>(item.second);
+    if (!array.writeable() || !(array.flags() & py::array::c_style)) throw py::value_error("regions must be writeable and contiguous");
+    simulator.bind_region(py::cast<int>(item.first), static_cast<uint8_t*>(array.mutable_data()), static_cast<uint64_t>(array.nbytes()));
+  }
+  Report report;
+  {
+    py::gil_scoped_release release;
+    report = simulator.run({functional, races, trace});
+  }
+  return to_dict(report);
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_sim, m) {
+  m.doc() = "The reference NPU's simulator and timing formulas.";
+  py::register_exception<SimError>(m, "SimError");
+  py::class_<Machine>(m, "Machine").def(py::init(&make_machine), py::arg("values"));
+  m.def("conv_cycles", py::vectorize([](const Machine* machine, int64_t pixels, int64_t oc, int64_t ic, int64_t kh, int64_t kw, int type) {
+          return conv_cycles(*machine, pixels, oc, ic, kh, kw, static_cast<Type>(type));
+        }),
+        "Occupancy of the array, cycles (arrays broadcast).");
+  m.def("depthwise_cycles", py::vectorize([](const Machine* machine, int64_t pixels, int64_t channels, int64_t taps, int type) {
+          return depthwise_cycles(*machine, pixels, channels, taps, static_cast<Type>(type));
+        }));
+  m.def("drain_cycles", py::vectorize([](const Machine* machine, int64_t outputs) { return drain_cycles(*machine, outputs); }));
+  m.def("vector_cycles", py::vectorize([](const Machine* machine, int64_t operations, int64_t bytes) { return vector_cycles(*machine, operations, bytes); }));
+  m.def("dma_cycles", py::vectorize([](const Machine* machine, int64_t rows, int64_t row_bytes, int active, bool store) {
+          const double bytes = static_cast<double>(burst_bytes(*machine, rows, row_bytes, 0));
+          return dma_fixed_cycles(*machine, static_cast<int64_t>(bytes) / machine->integer(Parameter::dram_page_bytes), store) + bytes / dma_share(*machine, active, store);
+        }),
+        "Cycles of one transfer of aligned rows.");
+  m.def("burst_bytes", py::vectorize([](const Machine* machine, int64_t rows, int64_t row_bytes) { return burst_bytes(*machine, rows, row_bytes, 0); }));
+  m.def("simulate", &simulate, py::arg("container"), py::arg("regions"), py::arg("functional") = true, py::arg("races") = true,
+        py::arg("trace") = false, "Runs a program on the given memory (region number to array); raises SimError.");
+}

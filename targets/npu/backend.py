@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The backend: a segment is planned, expanded, allocated, synchronised, encoded and bounded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from gadl.compiler.diag import GadlError
+from gadl.compiler.ir.graph import Value
+from gadl.passes.memory.allocate import AllocationError, Reuse, allocate
+from gadl.passes.plan.plan import LayerPlan, Plan
+from gadl.passes.schedule.synchronize import find_waits
+from gadl.targets.base import DeviceProgram, Segment
+
+from .bounds import segment_bounds
+from .container import Binding, Container
+from .costs import Costs
+from .emit import emit
+from .expand.context import ACC, INPUTS, OUTPUTS, SCRATCH, SRAM, Expansion, Place
+from .expand.elementwise import ElementwiseExpansion
+from .expand.matmul import expand_matmul
+from .expand.movement import expand_movement
+from .expand.pooling import PoolExpansion, expand_reduction
+from .expand.resize import expand_resize
+from .expand.transposed import expand_transposed
+from .expand.window import expand_window
+from .isa import encode
+from .layers import Layer, layers_of, memory_strides
+from .machine import Machine
+from .planner import Planner
+
+#: Parts of SRAM that the planner may count on, tried in turn: tighter plans leave room for fragmentation.
+BUDGETS = (0.9, 0.7, 0.5, 0.3)
+#: Alignment of tensors in DRAM.
+DRAM_ALIGNMENT = 64
+
+
+@dataclass(frozen=True)
+class NpuBackend:
+    """Compiles segments for one machine."""
+
+    machine: Machine
+
+    def compile(self, segment: Segment, plan: Plan | None = None) -> DeviceProgram:
+        """Plan (unless a plan is given), expand and encode; `GADL-P001` when a layer does not fit at all."""
+        costs = Costs(self.machine)
+        layers = layers_of(segment)
+        problem: AllocationError | None = None
+        for part in BUDGETS:
+            chosen = plan or Planner(costs, int(self.machine.sram_bytes * part)).plan(layers)
+            try:
+                return self._build(segment, layers, chosen, costs)
+            except AllocationError as error:
+                problem = error
+                if plan is not None:
+                    break
+        if problem is None:
+            raise ValueError("no budget was tried")
+        raise GadlError.of("GADL-P001", layer=segment.ops[0].result.name, memory=problem.memory, needed=problem.needed,
+                           capacity=problem.capacity)
+
+    def _build(self, segment: Segment, layers: list[Layer], plan: Plan, costs: Costs) -> DeviceProgram:
+        queues = [f"LD{i}" for i in range(self.machine.load_queues)]
+        context = Expansion(costs, queues)
+        inputs, input_bytes = _bind(context, segment.inputs, INPUTS)
+        outputs, output_bytes = _bind(context, segment.outputs, OUTPUTS)
+        _place_values(context, layers, {id(v) for v in segment.outputs})
+        for layer, group in zip(layers, plan.groups, strict=True):
+            context.op = layer.index
+            expand_layer(context, layer, group.layers[0])
+        program = context.program
+        scratch = allocate(program, SCRATCH, 1 << 34, Reuse.LOWEST)
+        peak = allocate(program, SRAM, self.machine.sram_bytes)
+        allocate(program, ACC, self.machine.acc_bytes)
+        waits = find_waits(program)
+        code = encode(emit(program, waits))
+        scratch = max((b.address or 0) + b.size for b in program.buffers if b.memory == SCRATCH) if scratch else 0
+        bounds = segment_bounds(self.machine, layers, segment)
+        description = {
+            "machine": self.machine.name,
+            "layers": [{"name": layer.name, "op": layer.op.name, "source": str(layer.op.loc)} for layer in layers],
+        }
+        container = Container(
+            self.machine, [code], bytes(context.blob), {1: input_bytes, 2: output_bytes, 3: scratch}, inputs, outputs, description
+        )
+        report: dict[str, Any] = {
+            **bounds,
+            "steps": len(program.steps),
+            "waits": len(waits),
+            "code_bytes": len(code),
+            "constant_bytes": len(context.blob),
+            "sram_peak_bytes": peak,
+            "scratch_bytes": scratch,
+            "layers": [layer.name for layer in layers],
+        }
+        debug = tuple((f"{layer.op.name} {layer.name}", str(layer.op.loc)) for layer in layers)
+        return DeviceProgram(container.to_bytes(), plan.to_json(), report, debug)
+
+
+def _bind(context: Expansion, values: tuple[Value, ...], memory: str) -> tuple[list[Binding], int]:
+    """Lay out the segment's inputs or outputs one after another in their region."""
+    bindings: list[Binding] = []
+    at = 0
+    for value in values:
+        size = value.type.size_bytes
+        buffer = context.program.buffer(memory, size, value.name, DRAM_ALIGNMENT, at)
+        context.places[id(value)] = Place(buffer, 0, memory_strides(value))
+        bindings.append(Binding(int(memory[4:]), at, size))
+        at += -(-size // DRAM_ALIGNMENT) * DRAM_ALIGNMENT
+    return bindings, at
+
+
+def _place_values(context: Expansion, layers: list[Layer], returned: set[int]) -> None:
+    """Give every value between layers a place in scratch memory, or inside another value.
+
+    Backwards: an operand that only a concat reads is written straight into the result. Forwards: a slice or reshape that
+    keeps rows whole is a view of its operand.
+    """
+    for layer in reversed(layers):
+        value = layer.result
+        if id(value) not in context.places:
+            buffer = context.program.buffer(SCRATCH, value.type.size_bytes, value.name, DRAM_ALIGNMENT)
+            context.places[id(value)] = Place(buffer, 0, memory_strides(value))
+        if layer.op.name == "concat":
+            _place_inside(context, layer, returned)
+    for layer in layers:
+        if layer.op.name in ("slice", "reshape") and id(layer.result) not in returned:
+            _view(context, layer)
+
+
+def _place_inside(context: Expansion, layer: Layer, returned: set[int]) -> None:
+    """Operands of a concat that nothing else reads lie inside its result."""
+    target, axis = context.places[id(layer.result)], layer.op.attrs["axis"] % layer.result.type.rank
+    offset = target.offset
+    for value in layer.op.inputs:
+        alone = len(value.users) == 1 and value.producer is not None and id(value) not in returned
+        placed = id(value) in context.places
+        if alone and not placed and value.layout is layer.result.layout and _writes_strided(value):
+            context.places[id(value)] = Place(target.buffer, offset, target.strides)
+        offset += value.shape[axis] * target.strides[axis]
+
+
+def _writes_strided(value: Value) -> bool:
+    """True when the producer can store rows at any stride."""
+    return value.producer is not None and value.producer.name in (
+        "conv", "conv_transpose", "max_pool", "avg_pool", "resize", "lut", "add", "sub", "mul", "requantize", "concat",
+    )  # fmt: skip
+
+
+def _view(context: Expansion, layer: Layer) -> None:
+    """A slice with whole innermost elements, or a reshape of a dense tensor, reads its operand in place."""
+    op, x = layer.op, layer.op.inputs[0]
+    if x.is_constant or any(user.name == "concat" for user in layer.result.users):
+        return
+    source = context.places[id(x)]
+    if op.name == "reshape":
+        if source.strides == memory_strides(x) and _dense_reshape(x, layer.result):
+            context.places[id(layer.result)] = Place(source.buffer, source.offset, memory_strides(layer.result))
+        return
+    if all(s == 1 for s in op.attrs["steps"]) and all(u.name in ("conv", "linear", "max_pool", "resize") for u in layer.result.users):
+        offset = source.offset + sum(s * stride for s, stride in zip(op.attrs["starts"], source.strides))
+        context.places[id(layer.result)] = Place(source.buffer, offset, source.strides)
+
+
+def _dense_reshape(x: Value, y: Value) -> bool:
+    """True when a reshape keeps the bytes: both sides lie in logical order."""
+
+    def plain(value: Value) -> bool:
+        order = value.layout.permutation(value.type.rank)
+        moved = [axis for axis in order if value.shape[axis] != 1]
+        return moved == sorted(moved)
+
+    return plain(x) and plain(y)
+
+
+def expand_layer(context: Expansion, layer: Layer, plan: LayerPlan) -> None:
+    """Expand one layer by its kind."""
+    match layer.op.name:
+        case "conv" | "linear":
+            expand_window(context, layer, plan)
+        case "conv_transpose":
+            expand_transposed(context, layer, plan)
+        case "matmul":
+            expand_matmul(context, layer, plan)
+        case "max_pool" | "avg_pool":
+            PoolExpansion(context, layer, plan).run()
+        case "resize":
+            expand_resize(context, layer, plan)
+        case "reduce_sum" | "reduce_mean" | "reduce_max" | "reduce_min":
+            expand_reduction(context, layer)
+        case "concat" | "slice" | "pad" | "reshape" | "transpose" | "relayout":
+            expand_movement(context, layer)
+        case _:
+            ElementwiseExpansion(context, layer).run()
+

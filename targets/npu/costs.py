@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Analytic costs (level L0): the simulator's own formulas, without contention."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+
+from gadl.compiler.ir.types import DType
+from gadl.passes.plan.tiling import Candidates, Floats, TileCost, even_splits
+
+from . import _sim
+from .isa import Type
+from .layers import Window
+from .machine import Machine
+
+TYPES = {
+    DType.I8: Type.I8, DType.U8: Type.U8, DType.I16: Type.I16, DType.I32: Type.I32, DType.I64: Type.I64,
+    DType.F16: Type.F16, DType.BF16: Type.BF16, DType.F32: Type.F32,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The part of an output tile that one accumulator buffer holds."""
+
+    rows: int
+    columns: int
+    channels: int
+
+
+@dataclass(frozen=True)
+class WindowTraffic:
+    """What a window layer moves: bytes per element of operand, weight, result and residual (0: none)."""
+
+    x: int
+    weight: int
+    y: int
+    residual: int
+
+
+class Costs:
+    """Formulas of one machine."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.native = _sim.Machine(list(machine.values))
+        self._pieces: dict[tuple[Window, int, int, DType], Piece] = {}
+
+    @cached_property
+    def vector_block_bytes(self) -> int:
+        """Bytes of one operand block of the vector unit: eight blocks fit into SRAM at once."""
+        return self.machine.sram_bytes // 16
+
+    def cell_bytes(self, dtype: DType) -> int:
+        """Bytes of an accumulator cell."""
+        return 8 if dtype is DType.I16 else 4
+
+    def mma(self, window: Window, rows: int, columns: int, channels: int, dtype: DType) -> float:
+        """Cycles of the array for part of a window layer."""
+        kind = int(TYPES[dtype])
+        if window.depthwise:
+            return float(_sim.depthwise_cycles(self.native, rows * columns, channels, window.kh * window.kw, kind))
+        args = (rows * columns, channels, window.group_ic, window.kh, window.kw, kind)
+        return float(_sim.conv_cycles(self.native, *args))
+
+    def epi(self, outputs: int) -> float:
+        """Cycles of the drain."""
+        return float(_sim.drain_cycles(self.native, outputs)) + self.machine["mma.fill"]
+
+    def vector(self, operations: int, element_bytes: int) -> float:
+        """Cycles of the vector unit."""
+        return float(_sim.vector_cycles(self.native, operations, element_bytes)) + self.machine["vec.issue"]
+
+    def dma(self, rows: int, row_bytes: int, store: bool = False) -> float:
+        """Cycles of one transfer that has the memory to itself."""
+        return self._dma(rows, row_bytes, store)
+
+    @cached_property
+    def _dma(self) -> Callable[[int, int, bool], float]:
+        @lru_cache(maxsize=65536)
+        def cycles(rows: int, row_bytes: int, store: bool) -> float:
+            return float(_sim.dma_cycles(self.native, rows, row_bytes, 1, store))
+
+        return cycles
+
+    def accumulator_piece(self, window: Window, rows: int, channels: int, dtype: DType) -> Piece:
+        """The cheapest split of a tile over two accumulator buffers, so that draining overlaps the next product."""
+        key = (window, rows, channels, dtype)
+        if key not in self._pieces:
+            self._pieces[key] = self._search_piece(window, rows, channels, dtype)
+        return self._pieces[key]
+
+    def _search_piece(self, window: Window, rows: int, channels: int, dtype: DType) -> Piece:
+        cells = self.machine.acc_bytes // 2 // self.cell_bytes(dtype)
+        tn = self.machine.integer("mma.shape.1")
+        best: tuple[float, Piece] | None = None
+        for part in even_splits(channels, tn)[:12]:
+            if part > cells:
+                continue
+            pixels = cells // part
+            if pixels >= window.ow:
+                options = [(min(rows, pixels // window.ow), window.ow)]
+            else:
+                count = -(-window.ow // pixels)
+                options = [(1, -(-window.ow // count))]
+            for piece_rows, columns in options:
+                count = -(-rows // piece_rows) * -(-window.ow // columns) * -(-channels // part)
+                one = max(self.mma(window, piece_rows, columns, part, dtype), self.epi(piece_rows * columns * part))
+                total = count * one
+                if best is None or total < best[0]:
+                    best = (total, Piece(piece_rows, columns, part))
+        if best is None:
+            return Piece(1, 1, max(1, min(channels, cells)))
+        return best[1]
+
+    def window_tiles(self, window: Window, traffic: WindowTraffic, dtype: DType, shapes: Candidates) -> TileCost:
+        """Cost of every candidate tile of a conv or linear layer (all vectors over the candidates)."""
+        machine = self.machine
+        rows, channels = shapes.rows.astype(np.float64), shapes.channels.astype(np.float64)
+        stripes, chunks = np.ceil(window.oh / rows), np.ceil(window.oc / channels)
+        in_rows = np.minimum((rows - 1) * window.stride_h + (window.kh - 1) * window.dilation_h + 1, window.ih)
+        in_channels = channels if window.depthwise else np.full_like(channels, window.ic)
+        taps = window.kh * window.kw * (1 if window.depthwise else window.group_ic)
+        x_tile = in_rows * window.iw * in_channels * traffic.x
+        weight_chunk = channels * (taps * traffic.weight + 9) + 64
+        y_tile = rows * window.ow * channels * traffic.y
+        residual_tile = rows * window.ow * channels * traffic.residual
+        resident = shapes.resident.astype(bool)
+        outside = shapes.channels_outside.astype(bool)
+        tiles = stripes * chunks
+        buffers = np.where(tiles > 1, 2.0, 1.0)
+        weights_held = np.where(resident, chunks * weight_chunk, buffers * weight_chunk)
+        sram = buffers * (x_tile + y_tile + residual_tile) + weights_held + 512
+        x_loads = tiles if window.depthwise else np.where(outside, tiles, stripes)
+        weight_loads = np.where(resident | outside, chunks, tiles)
+        whole = channels >= window.oc
+        burst = machine["dram.burst"]
+        x_rows_bytes = np.where(
+            ~whole & window.depthwise, in_rows * window.iw * np.ceil(channels * traffic.x / burst) * burst, x_tile
+        )
+        y_rows_bytes = np.where(whole, y_tile, rows * window.ow * np.ceil(channels * traffic.y / burst) * burst)
+        r_rows_bytes = np.where(whole, residual_tile, y_rows_bytes if traffic.residual else 0.0)
+        batch = window.batch
+        load_bytes = batch * (x_loads * x_rows_bytes + tiles * r_rows_bytes + weight_loads * weight_chunk)
+        store_bytes = batch * tiles * y_rows_bytes
+        fixed = machine["dma.issue"] + machine["dram.latency_rd"]
+        loads = batch * (x_loads + weight_loads + (tiles if traffic.residual else 0))
+        rate = machine["dram.bytes_per_cycle"] * machine["dram.eff"]
+        bandwidth = (load_bytes + store_bytes) / rate
+        loading = loads * fixed / machine.load_queues + load_bytes / rate
+        storing = batch * tiles * (machine["dma.issue"] + machine["dram.latency_wr"]) + store_bytes / rate
+        mma = batch * tiles * self._tile_mma(window, rows, channels, dtype)
+        first = 2 * fixed + (x_rows_bytes + weight_chunk) / rate
+        last = machine["dma.issue"] + machine["dram.latency_wr"] + y_rows_bytes / rate
+        cycles = np.maximum.reduce([bandwidth, loading, storing, mma]) + first + last
+        return TileCost(cycles, load_bytes + store_bytes, sram)
+
+    def _tile_mma(self, window: Window, rows: Floats, channels: Floats, dtype: DType) -> Floats:
+        pixels, kind = (rows * window.ow).astype(np.int64), int(TYPES[dtype])
+        parts = channels.astype(np.int64)
+        if window.depthwise:
+            cycles = _sim.depthwise_cycles(self.native, pixels, parts, window.kh * window.kw, kind)
+        else:
+            cycles = _sim.conv_cycles(self.native, pixels, parts, window.group_ic, window.kh, window.kw, kind)
+        drained = _sim.drain_cycles(self.native, pixels * parts)
+        return np.maximum(np.asarray(cycles, np.float64), np.asarray(drained, np.float64))

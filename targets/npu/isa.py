@@ -1,0 +1,422 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The instruction set: one declaration, from which encoder, decoder, assembler, C header and reference page follow.
+
+An instruction is a header of two 64-bit words and its fields, packed from bit 0 upwards in declared order and padded to
+whole words. Everything is little-endian.
+
+    word 0: opcode 8 | queue 4 | words 8 | debug 32 | reserved 12
+    word 1: three waits and two posts of 12 bits each (semaphore 6, count 6; count 0: unused) | reserved 4
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+VERSION = (1, 0)
+HEADER_BITS = 128
+MOST_WAITS, MOST_POSTS = 3, 2
+SEMAPHORES = 64
+MOST_COUNT = 63
+
+
+class Queue(enum.IntEnum):
+    """In-order instruction queues of a core."""
+
+    CTL = 0
+    LD0 = 1
+    LD1 = 2
+    LD2 = 3
+    ST = 4
+    MMA = 5
+    VEC = 6
+
+
+class Type(enum.IntEnum):
+    """Element types as encoded."""
+
+    I8 = 0
+    U8 = 1
+    I16 = 2
+    I32 = 3
+    I64 = 4
+    F16 = 5
+    BF16 = 6
+    F32 = 7
+
+
+class Round(enum.IntEnum):
+    """Rounding of a requantisation (`docs/numerics.md` section 2)."""
+
+    UP = 0
+    TFL2 = 1
+    EVEN = 2
+    AWAY = 3
+    FLOOR = 4
+    ZERO = 5
+    F32 = 6
+
+
+class Binary(enum.IntEnum):
+    """Functions of VBIN."""
+
+    ADD = 0
+    SUB = 1
+    MUL = 2
+    MIN = 3
+    MAX = 4
+    EQUAL = 5
+    GREATER = 6
+    AND = 7
+    OR = 8
+    XOR = 9
+    SHL = 10
+    SHR = 11
+    SELECT = 12
+
+
+class Unary(enum.IntEnum):
+    """Functions of VUN."""
+
+    CAST = 0
+    NEG = 1
+    ABS = 2
+    CLZ = 3
+    EXP2 = 4
+    LOG2 = 5
+    RCP = 6
+    RSQRT = 7
+    TANH = 8
+    SIGMOID = 9
+    ERF = 10
+    SIN = 11
+    COS = 12
+    ROUND = 13
+    FLOOR = 14
+    CEIL = 15
+
+
+class Reduce(enum.IntEnum):
+    """Functions of VRED."""
+
+    SUM = 0
+    MAX = 1
+    MIN = 2
+    ABSMAX = 3
+    ARGMAX = 4
+    SUMSQ = 5
+
+
+class Pool(enum.IntEnum):
+    """Functions of VPOOL and of the drain's pooling."""
+
+    NONE = 0
+    MAX = 1
+    AVG = 2
+
+
+class Activation(enum.IntEnum):
+    """What the drain applies before the result is written."""
+
+    NONE = 0
+    LEAKY = 1
+    LUT = 2
+
+
+@dataclass(frozen=True)
+class Field:
+    """A field: width in bits, signedness, unit for the reference page, and the enumeration of its values."""
+
+    name: str
+    bits: int
+    signed: bool = False
+    unit: str = ""
+    values: type[enum.IntEnum] | None = None
+
+    @property
+    def range(self) -> tuple[int, int]:
+        """Smallest and largest value."""
+        half = 1 << (self.bits - 1)
+        return (-half, half - 1) if self.signed else (0, (1 << self.bits) - 1)
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One instruction: opcode, queues that take it, fields, and its page (action, notes)."""
+
+    name: str
+    opcode: int
+    queues: tuple[Queue, ...]
+    fields: tuple[Field, ...]
+    action: str
+    notes: str = ""
+
+    @cached_property
+    def words(self) -> int:
+        """Length in 64-bit words."""
+        return -(-(HEADER_BITS + sum(f.bits for f in self.fields)) // 64)
+
+    @cached_property
+    def positions(self) -> dict[str, tuple[int, Field]]:
+        """First bit of each field."""
+        found, at = {}, HEADER_BITS
+        for item in self.fields:
+            found[item.name] = (at, item)
+            at += item.bits
+        return found
+
+
+def _sram(name: str) -> tuple[Field, ...]:
+    """An SRAM address, optionally plus an address register (0: none, n: register n - 1)."""
+    return Field(name, 26, unit="B"), Field(f"{name}_reg", 6, unit="register + 1")
+
+
+def _dram(name: str) -> tuple[Field, ...]:
+    """A DRAM address: region, offset, optional address register."""
+    return (Field(f"{name}_region", 3), Field(name, 36, unit="B"), Field(f"{name}_reg", 6, unit="register + 1"))
+
+
+def _dims(*sides: str, first: int = 1, last: int = 3) -> tuple[Field, ...]:
+    """Counts and signed byte strides of dimensions, innermost first."""
+    found = []
+    for number in range(first, last + 1):
+        found.append(Field(f"n{number}", 24, unit="count"))
+        found += [Field(f"{side}_s{number}", 32, True, "B") for side in sides]
+    return tuple(found)
+
+
+def _requant(prefix: str = "") -> tuple[Field, ...]:
+    return Field(f"{prefix}multiplier", 32, True), Field(f"{prefix}shift", 6)
+
+
+_TYPE = {"bits": 3, "values": Type}
+_ROUND = Field("rounding", 3, values=Round)
+_CLAMP = (Field("lo", 32, True, "value, or f32 bits"), Field("hi", 32, True, "value, or f32 bits"))
+
+
+def _type(name: str) -> Field:
+    return Field(name, 3, values=Type)
+
+
+_WINDOW = (
+    *_sram("x_addr"), Field("x_row_stride", 26, unit="B"), Field("x_pix_stride", 24, unit="B"), Field("ih", 16), Field("iw", 16),
+    Field("ic", 16), Field("kh", 12), Field("kw", 12), Field("stride_h", 8), Field("stride_w", 8), Field("dil_h", 8),
+    Field("dil_w", 8), Field("pad_top", 12, True), Field("pad_left", 12, True), Field("x_zp", 16, True), _type("x_type"),
+    Field("oh", 16), Field("ow", 16),
+)  # fmt: skip
+_ACC = (Field("acc_addr", 24, unit="B"), Field("accumulate", 1))
+LOADS = (Queue.LD0, Queue.LD1, Queue.LD2)
+ANY = tuple(Queue)
+
+SPECS: tuple[Spec, ...] = (
+    Spec(
+        "LD", 1, LOADS,
+        (*_dram("src"), *_sram("dst"), Field("row_bytes", 26, unit="B"), *_dims("src", "dst"),
+         Field("pad1_before", 12), Field("pad1_after", 12), Field("pad2_before", 12), Field("pad2_after", 12),
+         Field("pad_value", 32), Field("elem_bytes", 4), Field("transpose", 1), Field("decode", 1), Field("multicast", 8)),
+        "Copies n3 x n2 x n1 rows of row_bytes from DRAM to SRAM. Padding rows (dimensions 1 and 2) are filled with pad_value, "
+        "repeated per element of elem_bytes; they lie before and after the copied rows at the same destination stride. "
+        "transpose swaps elements with dimension 1 (rows of elements become columns). decode expands a zb1 stream.",
+        "A count of 0 is read as 1. multicast names the cores that receive the data as well.",
+    ),
+    Spec(
+        "ST", 2, (Queue.ST,),
+        (*_sram("src"), *_dram("dst"), Field("row_bytes", 26, unit="B"), *_dims("src", "dst"), Field("accumulate", 1)),
+        "Copies n3 x n2 x n1 rows of row_bytes from SRAM to DRAM. accumulate adds i32 elements to what is there.",
+    ),
+    Spec(
+        "FILL", 3, LOADS,
+        (*_sram("dst"), Field("size", 26, unit="B"), Field("value", 32), Field("elem_bytes", 4)),
+        "Fills size bytes with value, repeated per element.",
+    ),
+    Spec(
+        "MMA_CONV", 8, (Queue.MMA,),
+        (*_WINDOW, *_sram("w_addr"), Field("w_zp", 8, True), _type("w_type"), Field("oc", 16), *_ACC),
+        "acc[p, q, o] (+)= sum over (i, j, c) of (x[p*stride_h + i*dil_h - pad_top, q*stride_w + j*dil_w - pad_left, c] - x_zp) * "
+        "(w[o, i, j, c] - w_zp). Taps outside [0, ih) x [0, iw) contribute zero. Weights lie as [oc][kh][kw][ic].",
+        "Types i8 x i8 -> i32, i16 x i8 -> i64 cells that hold 48 bits, f16 and bf16 -> f32 in the order i, j, c. acc is dense "
+        "[oh][ow][oc]. An i32 sum that overflows stops the simulator.",
+    ),
+    Spec(
+        "MMA_DW", 9, (Queue.MMA,),
+        (*_WINDOW, *_sram("w_addr"), Field("w_tap_stride", 24, unit="B"), _type("w_type"), *_ACC),
+        "acc[p, q, c] (+)= sum over (i, j) of (x[..., c] - x_zp) * w[i, j, c]: one filter per channel; ic channels. Tap (i, j) "
+        "lies at w_addr + (i*kw + j)*w_tap_stride.",
+    ),
+    Spec(
+        "MMA_MATMUL", 10, (Queue.MMA,),
+        (*_sram("a_addr"), *_sram("b_addr"), Field("m", 20), Field("n", 20), Field("k", 20), Field("batch", 16),
+         Field("a_stride", 26, unit="B"), Field("b_stride", 26, unit="B"), Field("a_batch_stride", 26, unit="B"),
+         Field("b_batch_stride", 26, unit="B"), Field("b_kn", 1), Field("a_zp", 16, True), Field("b_zp", 16, True),
+         _type("x_type"), _type("w_type"), *_ACC),
+        "acc[b, i, j] (+)= sum over k of (a[b, i, k] - a_zp) * (B[b, j, k] - b_zp), with B stored [N, K], or [K, N] when b_kn.",
+    ),
+    Spec(
+        "EPI", 12, (Queue.MMA,),
+        (Field("acc_addr", 24, unit="B"), Field("oh", 16), Field("ow", 16), Field("oc", 16), _type("x_type"), *_sram("out_addr"),
+         Field("out_row_stride", 26, unit="B"), Field("out_pix_stride", 24, unit="B"), _type("out_type"),
+         Field("bias", 1), *_sram("bias_addr"), Field("per_channel", 1), *_sram("multiplier_addr"), *_sram("shift_addr"),
+         *_requant(), _ROUND, Field("requant", 1), Field("zp", 16, True), *_CLAMP, Field("activation", 2, values=Activation),
+         *_sram("lut_addr"), Field("slope", 32, True, "f32 bits"), Field("residual", 1), *_sram("res_addr"),
+         Field("res_row_stride", 26, unit="B"), Field("res_pix_stride", 24, unit="B"), _type("res_type"),
+         Field("res_zp", 16, True), *_requant("res_"), Field("pool", 2, values=Pool)),
+        "Drains acc[oh][ow][oc]. Integers: y = clamp(zp + R(acc + bias) + R1(res - res_zp), lo, hi), then the 256-entry table "
+        "when activation is LUT (i8). Floats: y = round(clamp(act(acc + bias) + res, lo, hi)). pool: 2x2 windows of stride 2 of "
+        "the results before they are written.",
+    ),
+    Spec(
+        "VBIN", 16, (Queue.VEC,),
+        (Field("function", 4, values=Binary), *_sram("a_addr"), *_sram("b_addr"), *_sram("out_addr"), _type("a_type"),
+         _type("b_type"), _type("out_type"), *_dims("a", "b", "out", first=0), Field("a_zp", 16, True), Field("b_zp", 16, True),
+         Field("out_zp", 16, True), Field("rescale", 1), *_requant("a_"), *_requant("b_"), *_requant("out_"), _ROUND, *_CLAMP),
+        "Elementwise over four dimensions, strides in elements, 0 broadcasts. rescale, add and sub: clamp(out_zp + Ro(Ra(a - a_zp) "
+        "+- Rb(b - b_zp))); mul: clamp(out_zp + Ro((a - a_zp) * (b - b_zp))). Without rescale the function applies to the plain "
+        "numbers. Floats compute in f32 and round once.",
+    ),
+    Spec(
+        "VUN", 17, (Queue.VEC,),
+        (Field("function", 4, values=Unary), *_sram("a_addr"), *_sram("out_addr"), _type("a_type"), _type("out_type"),
+         Field("count", 26), Field("a_zp", 16, True), Field("out_zp", 16, True), Field("rescale", 1), *_requant("out_"), _ROUND,
+         *_CLAMP),
+        "Elementwise over count contiguous elements. CAST with rescale: clamp(out_zp + R(a - a_zp)). f16 results are correctly "
+        "rounded.",
+    ),
+    Spec(
+        "VLUT", 18, (Queue.VEC,),
+        (*_sram("a_addr"), *_sram("table_addr"), *_sram("out_addr"), _type("a_type"), _type("out_type"), Field("count", 26)),
+        "Table look-up: i8 -> i8 or i16 with 256 entries; i16 -> i16 with 513 entries and linear interpolation.",
+    ),
+    Spec(
+        "VRED", 19, (Queue.VEC,),
+        (Field("function", 3, values=Reduce), *_sram("x_addr"), *_sram("out_addr"), _type("type"), _type("out_type"),
+         Field("n", 24), Field("n_stride", 26), Field("m", 24), Field("m_stride", 26), Field("x_zp", 16, True),
+         Field("out_zp", 16, True), Field("rescale", 1), *_requant(), _ROUND, *_CLAMP),
+        "out[j] = reduction over i < n of x[i*n_stride + j*m_stride] for j < m (strides in elements), wide accumulators, i "
+        "ascending. SUM with rescale: clamp(out_zp + R(sum of (x - x_zp))).",
+    ),
+    Spec(
+        "VPOOL", 20, (Queue.VEC,),
+        (Field("function", 2, values=Pool), *_WINDOW, *_sram("out_addr"), Field("out_row_stride", 26, unit="B"),
+         Field("out_pix_stride", 24, unit="B"), Field("out_zp", 16, True), *_requant(), Field("entries", 16), *_sram("table_addr"),
+         _ROUND, *_CLAMP),
+        "Windows over [ih][iw][ic], channels innermost. MAX ignores padding. AVG: clamp(out_zp + R(sum of (x - x_zp))); with "
+        "entries > 0 multiplier and shift come from a table of i32 multipliers followed by i32 shifts, by the number of "
+        "elements inside the image.",
+    ),
+    Spec(
+        "VRSZ", 21, (Queue.VEC,),
+        (*_sram("x_addr"), Field("x_row_stride", 26, unit="B"), Field("x_pix_stride", 24, unit="B"), Field("ih", 16),
+         Field("iw", 16), Field("c", 16), _type("type"), *_sram("out_addr"), Field("out_row_stride", 26, unit="B"),
+         Field("out_pix_stride", 24, unit="B"), Field("oh", 16), Field("ow", 16), Field("row_base", 16), Field("nearest", 1),
+         *_sram("row_table"), *_sram("col_table"), Field("x_zp", 16, True), Field("out_zp", 16, True), *_requant(), _ROUND,
+         *_CLAMP),
+        "Resampling. Each output row and column has a table entry of four i16: lower index, upper index, weight of the upper one "
+        "(11 fractional bits), 0. Row indices count from row_base. acc = sum of (x - x_zp) * wy * wx (22 bits); "
+        "y = clamp(out_zp + R(acc)). nearest: y = x[lower, lower].",
+        "Tables hold any coordinate rule, TOSA RESIZE's among them.",
+    ),
+    Spec(
+        "VTR", 22, (Queue.VEC,),
+        (*_sram("x_addr"), *_sram("out_addr"), Field("elem_bytes", 4), *_dims("x", "out", first=0)),
+        "Copies elements of 1, 2 or 4 bytes over four dimensions with independent byte strides: any permutation.",
+    ),
+    Spec("SET", 32, (Queue.CTL,), (Field("reg", 5), Field("value", 36)), "Address register reg = value."),
+    Spec("ADDA", 33, (Queue.CTL,), (Field("reg", 5), Field("delta", 36, True)), "Address register reg += delta."),
+    Spec("REP", 34, (Queue.CTL,), (Field("count", 24),), "Repeats up to the matching ENDR; nests three deep."),
+    Spec("ENDR", 35, (Queue.CTL,), (), "End of a loop."),
+    Spec("WAIT", 36, ANY, (), "Waits as its header says."),
+    Spec("POST", 37, ANY, (), "Posts as its header says, when all earlier instructions of its queue are complete."),
+    Spec("BAR", 38, (Queue.CTL,), (Field("cores", 8),), "Waits until every named core is at its barrier with empty queues."),
+    Spec("CALLC", 39, (Queue.CTL,), (Field("id", 16), Field("bytes_in", 32), Field("bytes_out", 32)),
+         "Yields to a host operator; the bytes count as DRAM traffic."),
+    Spec("PROF", 40, ANY, (Field("id", 32),), "A marker in the trace."),
+    Spec("END", 41, (Queue.CTL,), (), "End of the program."),
+)  # fmt: skip
+BY_NAME: Mapping[str, Spec] = {s.name: s for s in SPECS}
+BY_OPCODE: Mapping[int, Spec] = {s.opcode: s for s in SPECS}
+
+
+class IsaError(ValueError):
+    """An instruction does not fit its declaration, or bytes are not an instruction."""
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One instruction. Fields that are not given are 0; `waits` and `posts` are (semaphore, count) pairs."""
+
+    name: str
+    queue: Queue
+    fields: Mapping[str, int] = field(default_factory=dict)
+    waits: Sequence[tuple[int, int]] = ()
+    posts: Sequence[tuple[int, int]] = ()
+    debug: int = 0
+
+    def encode(self) -> bytes:
+        """The instruction's words; `IsaError` names the field that is out of range."""
+        spec = BY_NAME.get(self.name)
+        if spec is None:
+            raise IsaError(f"there is no instruction '{self.name}'")
+        if self.queue not in spec.queues:
+            raise IsaError(f"{self.name} does not run on queue {self.queue.name}")
+        word0 = spec.opcode | self.queue << 8 | spec.words << 12 | self.debug << 20
+        if not 0 <= self.debug < 1 << 32:
+            raise IsaError(f"{self.name}: debug id {self.debug} is out of range")
+        bits = word0 | self._semaphores() << 64
+        for name, value in self.fields.items():
+            found = spec.positions.get(name)
+            if found is None:
+                raise IsaError(f"{self.name} has no field '{name}'")
+            at, item = found
+            low, high = item.range
+            if not low <= value <= high:
+                raise IsaError(f"{self.name}.{name} = {value} is outside [{low}, {high}]")
+            bits |= (int(value) & ((1 << item.bits) - 1)) << at
+        return bits.to_bytes(spec.words * 8, "little")
+
+    def _semaphores(self) -> int:
+        if len(self.waits) > MOST_WAITS or len(self.posts) > MOST_POSTS:
+            raise IsaError(f"{self.name} has more than {MOST_WAITS} waits or {MOST_POSTS} posts")
+        bits = 0
+        slots = [*self.waits, *((0, 0),) * (MOST_WAITS - len(self.waits)), *self.posts]
+        for number, (semaphore, count) in enumerate(slots):
+            if not (0 <= semaphore < SEMAPHORES and 0 <= count <= MOST_COUNT):
+                raise IsaError(f"{self.name}: semaphore {semaphore} or count {count} is out of range")
+            bits |= (semaphore | count << 6) << (12 * number)
+        return bits
+
+
+def encode(instructions: Iterable[Instruction]) -> bytes:
+    """The code of a core."""
+    return b"".join(item.encode() for item in instructions)
+
+
+def decode(code: bytes) -> list[Instruction]:
+    """The instructions in `code`; `IsaError` when it is damaged."""
+    found, at = [], 0
+    while at < len(code):
+        if len(code) - at < 16:
+            raise IsaError("the code ends inside an instruction")
+        word0, word1 = struct.unpack_from("<QQ", code, at)
+        spec = BY_OPCODE.get(word0 & 0xFF)
+        queue = word0 >> 8 & 0xF
+        if spec is None or queue not in spec.queues or word0 >> 12 & 0xFF != spec.words or word0 >> 52 or word1 >> 60:
+            raise IsaError(f"there is no instruction at byte {at}")
+        if len(code) - at < spec.words * 8:
+            raise IsaError("the code ends inside an instruction")
+        bits = int.from_bytes(code[at : at + spec.words * 8], "little")
+        fields = {}
+        for name, (position, item) in spec.positions.items():
+            value = bits >> position & ((1 << item.bits) - 1)
+            if item.signed and value >> (item.bits - 1):
+                value -= 1 << item.bits
+            if value:
+                fields[name] = value
+        pairs = [((word1 >> 12 * i) & 0x3F, (word1 >> (12 * i + 6)) & 0x3F) for i in range(MOST_WAITS + MOST_POSTS)]
+        waits = tuple(p for p in pairs[:MOST_WAITS] if p[1])
+        posts = tuple(p for p in pairs[MOST_WAITS:] if p[1])
+        found.append(Instruction(spec.name, Queue(queue), fields, waits, posts, word0 >> 20 & 0xFFFFFFFF))
+        at += spec.words * 8
+    return found

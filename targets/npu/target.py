@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The reference NPU as a target."""
+
+from __future__ import annotations
+
+from gadl.compiler.diag.catalog import Text
+from gadl.targets.base import Target
+
+from .backend import NpuBackend
+from .constraints import CONSTRAINTS, DEVICE_OPS
+from .machine import load_machine, machine_names
+from .quant_rules import QUANT_RULES
+
+TARGET = Target(
+    name="npu",
+    summary=Text("the reference NPU: documented instruction set, bit-exact simulator", "参考 NPU：公开指令集，逐位精确的模拟器"),
+    status=Text("simulated", "仅模拟"),
+    driver="sim",
+    machines=machine_names(),
+    default_machine="edge",
+    load_machine=load_machine,
+    device_ops=DEVICE_OPS,
+    constraints=CONSTRAINTS,
+    quant_rules=lambda machine: QUANT_RULES,
+    backend=NpuBackend,
+    precisions=("int8", "int16", "fp16", "float"),
+)
