@@ -33,17 +33,24 @@ def check_feeds(graph: Graph, feeds: Mapping[str, Array]) -> dict[str, Array]:
     return checked
 
 
-def interpret(graph: Graph, feeds: Mapping[str, Array], keep_all: bool = False) -> dict[str, Array]:
-    """Run `graph` on `feeds` (input name to array).
+def interpret(graph: Graph, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """Run `graph` on `feeds` (input name to array); returns the outputs under the interface's names."""
+    arrays = _run(graph, feeds, _last_uses(graph))
+    return {n: _array(v, arrays) for n, v in zip(graph.output_names, graph.outputs)}
 
-    Returns the outputs under the interface's names; with `keep_all`, every value under its own name as well.
-    """
+
+def interpret_values(graph: Graph, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """Run `graph` on `feeds`; returns every value that is not a constant, by its name in the graph."""
+    arrays = _run(graph, feeds, {})
+    return {v.name: arrays[id(v)] for v in graph.values() if not v.is_constant}
+
+
+def _run(graph: Graph, feeds: Mapping[str, Array], last: Mapping[int, list[int]]) -> dict[int, Array]:
+    """Evaluate all ops; values listed in `last` are dropped after their op."""
     arrays: dict[int, Array] = {}
     checked = check_feeds(graph, feeds)
     for value in graph.inputs:
         arrays[id(value)] = checked[value.name]
-    last = {} if keep_all else _last_uses(graph)
-    named: dict[str, Array] = {}
     with np.errstate(all="ignore"):
         for index, op in enumerate(graph.ops):
             inputs = [None if v is None else _array(v, arrays) for v in op.operands]
@@ -51,9 +58,7 @@ def interpret(graph: Graph, feeds: Mapping[str, Array], keep_all: bool = False) 
                 arrays[id(value)] = result
             for key in last.get(index, ()):
                 arrays.pop(key, None)
-    if keep_all:
-        named |= {v.name: _array(v, arrays) for v in graph.values() if not v.is_constant}
-    return named | {n: _array(v, arrays) for n, v in zip(graph.output_names, graph.outputs)}
+    return arrays
 
 
 def _array(value: Value, arrays: dict[int, Array]) -> Array:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from gadl.compiler.diag import GadlError
 from gadl.compiler.ir.graph import Graph
-from gadl.compiler.ir.interpret import interpret
+from gadl.compiler.ir.interpret import interpret_values
 from gadl.compiler.ir.types import Array
 
 from .observers import MinMax, Observer, Range
@@ -19,7 +19,7 @@ RunAll = Callable[[Graph, Feeds], Mapping[str, Array]]
 
 def interpret_all(graph: Graph, feeds: Feeds) -> Mapping[str, Array]:
     """The interpreter with every intermediate value kept."""
-    return interpret(graph, feeds, keep_all=True)
+    return interpret_values(graph, feeds)
 
 
 def calibrate(

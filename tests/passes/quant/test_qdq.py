@@ -12,17 +12,17 @@ import pytest
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
 
-from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+from onnx import TensorProto, helper, numpy_helper
 
-from gadl.compiler.ir.graph import Graph  # noqa: E402
-from gadl.compiler.ir.interpret import interpret  # noqa: E402
-from gadl.compiler.ir.passes import PassManager  # noqa: E402
-from gadl.compiler.ir.types import Rounding  # noqa: E402
-from gadl.compiler.ir.verify import verify  # noqa: E402
-from gadl.frontends.onnx import import_onnx  # noqa: E402
-from gadl.passes.pipeline import FLOAT_PIPELINE  # noqa: E402
-from gadl.passes.quant.quantize import Quantized, has_own_scales, quantize_annotated  # noqa: E402
-from gadl.targets.npu.quant_rules import QUANT_RULES  # noqa: E402
+from gadl.compiler.ir.graph import Graph
+from gadl.compiler.ir.interpret import interpret
+from gadl.compiler.ir.passes import PassManager
+from gadl.compiler.ir.types import Rounding
+from gadl.compiler.ir.verify import verify
+from gadl.frontends.onnx import import_onnx
+from gadl.passes.pipeline import FLOAT_PIPELINE
+from gadl.passes.quant.quantize import Quantized, has_own_scales, quantize_annotated
+from gadl.targets.npu.quant_rules import QUANT_RULES
 
 #: Scales without a common divisor: ties are rare, so that a difference of one cannot hide behind them.
 INPUT_QUANT = ((0.030731, -5), (0.071393, 10), (0.052711, 2))

@@ -18,7 +18,6 @@ from gadl.compiler.ir.verify import verify
 from gadl.frontends.onnx import import_onnx
 from gadl.passes.pipeline import FLOAT_PIPELINE
 from gadl.passes.quant.calibrate import calibrate
-from gadl.passes.quant.observers import ObserverKind
 from gadl.passes.quant.quantize import Precision, quantize_annotated, quantize_graph, rules_for
 from gadl.targets.npu.quant_rules import QUANT_RULES
 
@@ -46,13 +45,13 @@ def decibels(reference: list[np.ndarray], found: list[np.ndarray]) -> float:
     return 10 * float(np.log10(sum(float(np.square(a, dtype=np.float64).sum()) for a in reference) / max(noise, 1e-30)))
 
 
-#: Floors in dB, three below what was measured with 16 calibration samples on the next 4: fashion_cnn 43.2 and 47.0,
-#: mobilenet_v2 10.6 and 18.0 (its weights limit it; one changed LSB in the first layer reaches every output).
+#: Floors in dB, about three below what these very samples gave: fashion_cnn 42.6 and 45.7, mobilenet_v2 9.9 and 15.8
+#: (its weights limit it; one changed LSB in the first layer reaches every output).
 FLOORS = [
-    ("fashion_cnn", Precision.INT8, 40.0),
-    ("fashion_cnn", Precision.INT16, 44.0),
-    ("mobilenet_v2", Precision.INT8, 7.5),
-    ("mobilenet_v2", Precision.INT16, 15.0),
+    ("fashion_cnn", Precision.INT8, 39.6),
+    ("fashion_cnn", Precision.INT16, 42.7),
+    ("mobilenet_v2", Precision.INT8, 6.9),
+    ("mobilenet_v2", Precision.INT16, 12.8),
 ]
 
 
@@ -78,19 +77,32 @@ def test_score_of_fashion_cnn_is_that_of_the_float_model() -> None:
     assert score > case.float_score - 0.01
 
 
-@pytest.mark.parametrize("kind", list(ObserverKind))
-def test_first_choices_of_mobilenet_agree_with_float(kind: ObserverKind) -> None:
+class _Enough(Exception):
+    """Ends an evaluation early."""
+
+
+def test_first_choices_of_mobilenet_agree_with_float() -> None:
+    """The first 40 evaluation images.
+
+    Measured over all 206: top-1 0.680 (float 0.680), agreement 0.796; ONNX Runtime's int8 has 0.704 and 0.801.
+    """
     case = load("mobilenet_v2")
     graph = imported(case.static_onnx)
-    samples = list(case.calibration(48))
-    made = quantize_graph(graph, calibrate(graph, samples[:16], kind.create), QUANT_RULES)
+    made = quantize_graph(graph, calibrate(graph, case.calibration(32)), QUANT_RULES)
     (output,) = graph.output_names
-    same = [
-        int(interpret(graph, feeds)[output].argmax()) == int(interpret(made.graph, feeds)[output].argmax())
-        for feeds in samples[16:]
-    ]
-    # ONNX Runtime's own int8 agrees on 0.80 of the evaluation images; 32 samples have a standard error of 0.07.
-    assert np.mean(same) > 0.6
+    same: list[bool] = []
+
+    def both(feeds: Any) -> Any:
+        if len(same) == 40:
+            raise _Enough
+        found, wanted = interpret(made.graph, feeds), interpret(graph, feeds)
+        same.append(int(found[output].argmax()) == int(wanted[output].argmax()))
+        return found
+
+    with pytest.raises(_Enough):
+        case.evaluate(both)
+    # One standard error of a share of 40 images is 0.065.
+    assert np.mean(same) > 0.801 - 0.14
 
 
 @pytest.mark.parametrize("operators", [None, ["Conv", "Gemm"]])
