@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""GADL-A: artefacts. GADL-R: the runtime. GADL-U: usage."""
+
+from __future__ import annotations
+
+from .entry import Entry, Text
+
+ENTRIES = (
+    Entry(
+        "GADL-A001",
+        Text("the artefact cannot be read: {detail}", "无法读取编译产物：{detail}"),
+        fix=Text("compile the model again with gadlc", "请用 gadlc 重新编译模型"),
+    ),
+    Entry(
+        "GADL-A002",
+        Text("the artefact has ABI {file}, this runtime reads up to {runtime}", "编译产物的 ABI 为 {file}，当前运行时最高支持 {runtime}"),
+        fix=Text("update the runtime (pip install -U opengadl), or compile with the older gadlc",
+                 "升级运行时（pip install -U opengadl），或用旧版 gadlc 编译"),
+    ),
+    Entry(
+        "GADL-R001",
+        Text("the runtime reports: {detail}", "运行时报告：{detail}"),
+        exit_code=4,
+    ),
+    Entry(
+        "GADL-R002",
+        Text("device '{device}' is not available; the artefact needs '{driver}'", "设备 '{device}' 不可用；该产物需要 '{driver}'"),
+        exit_code=4,
+    ),
+    Entry("GADL-R003", Text("the extension module is not built", "扩展模块尚未编译"),
+          fix=Text("pip install -e . in the checkout", "在源码目录执行 pip install -e ."), exit_code=4),
+    Entry("GADL-U001", Text("{detail}", "{detail}"), exit_code=2),
+    Entry(
+        "GADL-U002",
+        Text("{path} is not a usable input file: {detail}", "{path} 不是可用的输入文件：{detail}"),
+        fix=Text("give an .npz with one array per input of the model", "请给出 .npz，每个模型输入对应一个数组"),
+        exit_code=2,
+    ),
+    Entry("GADL-U003", Text("there is no code {code}", "没有代码 {code}"), exit_code=2),
+)
