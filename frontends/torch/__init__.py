@@ -21,11 +21,11 @@ _FUNCTION_MODULES = (create, elementwise, nn, norm, reduce, shape)
 def import_torch(
     source: Path | str | Any, shapes: Mapping[str, tuple[int, ...]] | None = None, *, name: str = ""
 ) -> Graph:
-    """Read an `ExportedProgram`, or the `.pt2` file of one, as a float graph. Weights share the program's memory.
+    """Read an `ExportedProgram`, or the `.pt2` file of one, as a float graph that shares the weights' memory.
 
-    `shapes` fixes dynamic inputs (`GADL-F003` lists the open ones); `name` is the graph's name, by default that of the file.
+    `shapes` fixes dynamic inputs (`GADL-F003` lists the open ones); `name` is the graph's name, by default the file's.
     Raises `GadlError`: `GADL-F001` unreadable file, `GADL-F010` torch missing, `GADL-F011` a file that could run code,
-    `GADL-F012` every op that cannot be expressed, `GADL-F013` to `GADL-F015` programs that are no pure tensor functions.
+    `GADL-F012` every op that cannot be expressed, `GADL-F013` to `GADL-F015` programs that are no tensor functions.
     """
     try:
         import torch
@@ -39,6 +39,6 @@ def import_torch(
     else:
         program = source
         if not isinstance(program, torch.export.ExportedProgram):
-            raise GadlError.of("GADL-F001", path=type(program).__name__, detail="it is not a torch.export.ExportedProgram")
+            raise GadlError.of("GADL-F001", path=type(program).__name__, detail="it is no ExportedProgram")
     program = fix_shapes(program, dict(shapes or {}), file)
     return Importer(lower(program, file), name or "model", file).run()

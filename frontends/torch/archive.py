@@ -21,7 +21,10 @@ from gadl.compiler.diag import Diagnostic, GadlError, diagnostic
 #: A graph larger than this is no graph that anybody exported.
 MOST_GRAPH_BYTES = 256 << 20
 _MODEL = "models/model.json"
-_CONFIGS = {"weights": "data/weights/model_weights_config.json", "constants": "data/constants/model_constants_config.json"}
+_CONFIGS = {
+    "weights": "data/weights/model_weights_config.json",
+    "constants": "data/constants/model_constants_config.json",
+}
 _PLAIN_MEMBER = re.compile(r"(weight|tensor)_\d+\Z")
 _ATEN = re.compile(r"torch\.ops\.aten\.([A-Za-z0-9_]+)\.([A-Za-z0-9_]+)\Z")
 _SYMBOL = re.compile(r"[su]\d+|\d+|Min|Max|FloorDiv|Mod|PythonMod|CeilDiv|CleanDiv|Integer|Symbol")
@@ -55,7 +58,10 @@ def _rebuilt(archive: zipfile.ZipFile, file: str, known: Callable[[str, str], bo
         raise ValueError("it is not an archive of torch.export.save (torch 2.8 or later)")
     (root,) = roots
     size = Path(str(archive.filename)).stat().st_size
-    if any(m.compress_type != zipfile.ZIP_STORED for m in members.values()) or sum(m.file_size for m in members.values()) > size:
+    if (
+        any(m.compress_type != zipfile.ZIP_STORED for m in members.values())
+        or sum(m.file_size for m in members.values()) > size
+    ):
         raise ValueError("its members are compressed, which torch.export.save never does")
     if any(name.startswith(f"{root}/data/aotinductor/") for name in members):
         raise _unsafe(file, "compiled code (AOTInductor)")
@@ -109,12 +115,19 @@ def _check_program(program: Any, file: str, known: Callable[[str, str], bool]) -
         if target != "_operator.getitem" and (match is None or not known(*match.groups())):
             where = f"{file}: node #{index}"
             shown = target.removeprefix("torch.ops.")
-            problems.append(diagnostic("GADL-F012", where, op=shown, detail="it is no ATen op that the IR or torch can express"))
+            problems.append(
+                diagnostic("GADL-F012", where, op=shown, detail="it is no ATen op that the IR or torch can express")
+            )
     GadlError.raise_if(problems)
     for key, value in _walk(program):
         if key == "expr_str" and not _is_arithmetic(value):
             raise _unsafe(file, "an expression that is no arithmetic on sizes")
-        if key in ("in_spec", "out_spec") and isinstance(value, str) and value and not _is_plain_tree(json.loads(value)):
+        if (
+            key in ("in_spec", "out_spec")
+            and isinstance(value, str)
+            and value
+            and not _is_plain_tree(json.loads(value))
+        ):
             raise _unsafe(file, "a tree of Python classes")
 
 

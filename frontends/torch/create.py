@@ -47,7 +47,13 @@ def linspace(node: Node) -> Value:
     return node.const(np.linspace(node.arg("start"), node.arg("end"), node.arg("steps")), node.dtype)
 
 
+@importer("_assert_tensor_metadata", "_assert_async", "_assert_scalar", "sym_constrain_range", "_functional_assert_async")
+def assertion(node: Node) -> None:
+    """A check that torch made while tracing: nothing to compute."""
+    return None
+
+
 @importer("eye")
 def eye(node: Node) -> Value:
     """Ones on the diagonal."""
-    return node.const(np.eye(*node.shape), node.dtype)
+    return node.const(np.eye(node.shape[0], node.shape[1]), node.dtype)

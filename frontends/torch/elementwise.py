@@ -25,7 +25,18 @@ _LOGIC = {
     "logical_and": "logical_and", "logical_or": "logical_or", "bitwise_and": "logical_and", "bitwise_or": "logical_or",
     "__and__": "logical_and", "__or__": "logical_or",
 }  # fmt: skip
-_SIZE_ORDER = (DType.BOOL, DType.U8, DType.I8, DType.I16, DType.I32, DType.I64, DType.F16, DType.BF16, DType.F32, DType.F64)
+_SIZE_ORDER = (
+    DType.BOOL,
+    DType.U8,
+    DType.I8,
+    DType.I16,
+    DType.I32,
+    DType.I64,
+    DType.F16,
+    DType.BF16,
+    DType.F32,
+    DType.F64,
+)
 
 
 def _name(node: Node) -> str:
@@ -136,8 +147,12 @@ def logic(node: Node) -> Value:
 @importer("where.self", "where.ScalarOther", "where.ScalarSelf", "where.Scalar")
 def where(node: Node) -> Value:
     """`self` where the condition holds, else `other`."""
-    return node.emit("where", node.operand("condition", DType.BOOL), node.operand("self", node.dtype),
-                     node.operand("other", node.dtype))
+    return node.emit(
+        "where",
+        node.operand("condition", DType.BOOL),
+        node.operand("self", node.dtype),
+        node.operand("other", node.dtype),
+    )
 
 
 @importer("masked_fill")
@@ -157,8 +172,12 @@ def _clamp(node: Node, low: Any, high: Any) -> Value:
         return x
     if x.dtype.is_integer:
         least, most = x.dtype.range
-        return node.emit("clamp", x, lo=int(max(least, low if low is not None else least)),
-                         hi=int(min(most, high if high is not None else most)))
+        return node.emit(
+            "clamp",
+            x,
+            lo=int(max(least, low if low is not None else least)),
+            hi=int(min(most, high if high is not None else most)),
+        )
     low, high = float(-math.inf if low is None else low), float(math.inf if high is None else high)
     return node.emit("relu", x) if (low, high) == (0.0, math.inf) else node.emit("clamp", x, lo=min(low, high), hi=high)
 
@@ -195,12 +214,22 @@ def leaky_relu(node: Node) -> Value:
 
 @importer("elu")
 def elu(node: Node) -> Value:
-    """ELU; SELU's scale multiplies the result, CELU's input scale has no counterpart."""
+    """ELU; SELU's scale multiplies the result."""
     if node.arg("input_scale") != 1:
         raise Unsupported("input_scale other than 1")
     y = node.emit("elu", node.tensor("self"), alpha=float(node.arg("alpha")))
     scale = node.arg("scale")
     return y if scale == 1 else node.emit("mul", y, node.const(scale, y.dtype))
+
+
+@importer("celu")
+def celu(node: Node) -> Value:
+    """`alpha * elu(x / alpha)`, which is elu for alpha = 1."""
+    x, alpha = node.tensor("self"), float(node.arg("alpha"))
+    if alpha == 1:
+        return node.emit("elu", x, alpha=1.0)
+    inner = node.emit("elu", node.emit("div", x, node.const(alpha, x.dtype)), alpha=1.0)
+    return node.emit("mul", inner, node.const(alpha, x.dtype))
 
 
 @importer("hardsigmoid")
@@ -223,7 +252,9 @@ def softplus(node: Node) -> Value:
         raise Unsupported("a threshold below 15")
     if beta == 1:
         return node.emit("softplus", x)
-    return node.emit("div", node.emit("softplus", node.emit("mul", x, node.const(beta, x.dtype))), node.const(beta, x.dtype))
+    return node.emit(
+        "div", node.emit("softplus", node.emit("mul", x, node.const(beta, x.dtype))), node.const(beta, x.dtype)
+    )
 
 
 @importer("log_sigmoid")
@@ -262,7 +293,9 @@ def to_copy(node: Node) -> Value:
     """Change of element type; device and memory format mean nothing here."""
     x = node.tensor("self")
     wanted = node.arg("dtype")
-    return x if wanted is None and node.arg("other") is None else node.cast(x, ir_dtype(wanted) if wanted else node.dtype)
+    return (
+        x if wanted is None and node.arg("other") is None else node.cast(x, ir_dtype(wanted) if wanted else node.dtype)
+    )
 
 
 @importer("clone", "contiguous", "alias", "detach", "lift_fresh_copy", "lift_fresh", "dropout", "native_dropout", "feature_dropout",

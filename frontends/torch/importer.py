@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The importer: walks the FX graph of an exported program and calls one function per ATen op.
 
-An op function reads its arguments by the names of the op's schema, so position, keyword and default never matter. Ops on
-constants are evaluated at once: masks, position indices and folded shapes disappear while they are read.
+An op function reads its arguments by the names of the op's schema, so position, keyword and default never matter.
+Ops on constants are evaluated at once: masks, position indices and folded shapes disappear while they are read.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class Node:
         return value if value.shape == tuple(shape) else self.emit("reshape", value, shape=tuple(shape))
 
 
-OpFunction = Callable[[Node], "Value | list[Value]"]
+OpFunction = Callable[[Node], "Value | list[Value] | None"]
 _FUNCTIONS: dict[str, OpFunction] = {}
 
 
@@ -177,7 +177,9 @@ class Importer:
                 try:
                     self.values[name] = self.graph.constant(array_of(held), spec.target)
                 except (TypeError, AttributeError) as error:
-                    self.problems.append(diagnostic("GADL-F015", self.file, value=f"'{spec.target}'", detail=str(error)))
+                    self.problems.append(
+                        diagnostic("GADL-F015", self.file, value=f"'{spec.target}'", detail=str(error))
+                    )
             else:
                 self.problems.append(diagnostic("GADL-F015", self.file, value=f"'{name}'", detail=kind.lower()))
         GadlError.raise_if(self.problems)
@@ -224,7 +226,7 @@ class Importer:
             if not isinstance(index, int) or index >= len(sequence):
                 raise Unsupported(f"result {index} is not computed")
             return sequence[index]
-        schema = getattr(node.target, "_schema", None)
+        schema: Any = getattr(node.target, "_schema", None)
         function = None
         if schema is not None and schema.name.startswith("aten::"):
             function = function_of(schema.name.removeprefix("aten::"), schema.overload_name or "default")
@@ -250,7 +252,11 @@ class Importer:
 
     def _check(self, made: Any, expected: Any) -> None:
         """The IR's shapes and types against those that torch traced."""
-        pairs = zip(made, expected) if isinstance(made, list) and isinstance(expected, (list, tuple)) else [(made, expected)]
+        pairs = (
+            zip(made, expected)
+            if isinstance(made, list) and isinstance(expected, (list, tuple))
+            else [(made, expected)]
+        )
         for value, fake in pairs:
             known = result_of(fake)
             if isinstance(value, Value) and known is not None and (value.dtype, value.shape) != known:
@@ -286,7 +292,8 @@ def source_line(meta: dict[str, Any]) -> str:
     frames = _FRAME.findall(str(meta.get("stack_trace") or ""))
     for path, line, function in reversed(frames):
         if not _LIBRARY.search(path):
-            return f"{re.split(r'[/]', path.replace(chr(92), '/'))[-1]}:{line} in {function}"
+            name = re.split(r"[\\/]", path)[-1]
+            return f"{name}:{line} in {function}"
     return ""
 
 

@@ -87,7 +87,9 @@ def _product(node: Node, a: Value, b: Value) -> Value:
     if b.data is not None and b.type.rank == 2:
         return node.emit("linear", a, node.importer.graph.constant(b.data.T, b.name))
     left, right = a.type.rank == 1, b.type.rank == 1
-    y = node.emit("matmul", node.reshape(a, (1, *a.shape)) if left else a, node.reshape(b, (*b.shape, 1)) if right else b)
+    y = node.emit(
+        "matmul", node.reshape(a, (1, *a.shape)) if left else a, node.reshape(b, (*b.shape, 1)) if right else b
+    )
     shape = list(y.shape)
     if left:
         del shape[-2]
@@ -192,7 +194,13 @@ def adaptive_avg_pool(node: Node) -> Value:
         return node.emit("reduce_mean", x, axes=tuple(range(x.type.rank - rank, x.type.rank)), keepdims=True)
     if all(e % o == 0 for e, o in zip(extents, out)):
         kernel = tuple(e // o for e, o in zip(extents, out))
-        attrs = {"kernel": kernel, "strides": kernel, "pads": (0,) * (2 * rank), "ceil_mode": False, "count_include_pad": False}
+        attrs = {
+            "kernel": kernel,
+            "strides": kernel,
+            "pads": (0,) * (2 * rank),
+            "ceil_mode": False,
+            "count_include_pad": False,
+        }
         return _batched(node, x, rank, lambda v: node.emit("avg_pool", v, **attrs))
     for i in range(rank):
         if extents[i] != out[i]:
@@ -211,7 +219,13 @@ def adaptive_max_pool(node: Node) -> list[Value]:
     if any(e % o for e, o in zip(extents, out)):
         raise Unsupported(f"windows of different sizes ({extents} to {out})")
     kernel = tuple(e // o for e, o in zip(extents, out))
-    attrs = {"kernel": kernel, "strides": kernel, "pads": (0,) * (2 * rank), "dilations": (1,) * rank, "ceil_mode": False}
+    attrs = {
+        "kernel": kernel,
+        "strides": kernel,
+        "pads": (0,) * (2 * rank),
+        "dilations": (1,) * rank,
+        "ceil_mode": False,
+    }
     return [_batched(node, x, rank, lambda v: node.emit("max_pool", v, **attrs))]
 
 
@@ -222,7 +236,10 @@ def upsample(node: Node) -> Value:
     kind = node.op.removeprefix("aten::")
     x = node.tensor("input" if node.arg("input") is not None else "self")
     rank = x.type.rank - 2
-    given = node.arg("scale_factors") or [node.arg("scales_h", node.arg("scales")), node.arg("scales_w", node.arg("scales"))]
+    given = node.arg("scale_factors") or [
+        node.arg("scales_h", node.arg("scales")),
+        node.arg("scales_w", node.arg("scales")),
+    ]
     scales = [1.0, 1.0]
     for i in range(rank):
         scale = given[i] if i < len(given) else None

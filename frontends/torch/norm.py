@@ -48,8 +48,14 @@ def layer_norm(node: Node) -> Value | list[Value]:
     """Normalisation over the last axes."""
     x = node.tensor("input")
     axis = x.type.rank - len(node.arg("normalized_shape"))
-    y = node.emit("layer_norm", x, node.optional("weight"), node.optional("bias"), axis=axis - x.type.rank,
-                  epsilon=float(node.arg("eps")))
+    y = node.emit(
+        "layer_norm",
+        x,
+        node.optional("weight"),
+        node.optional("bias"),
+        axis=axis - x.type.rank,
+        epsilon=float(node.arg("eps")),
+    )
     return y if node.op == "aten::layer_norm" else [y]
 
 
@@ -57,8 +63,14 @@ def layer_norm(node: Node) -> Value | list[Value]:
 def group_norm(node: Node) -> Value | list[Value]:
     """Normalisation over groups of channels."""
     native = node.op != "aten::group_norm"
-    y = node.emit("group_norm", node.tensor("input"), node.optional("weight"), node.optional("bias"),
-                  groups=node.arg("group" if native else "num_groups"), epsilon=float(node.arg("eps")))
+    y = node.emit(
+        "group_norm",
+        node.tensor("input"),
+        node.optional("weight"),
+        node.optional("bias"),
+        groups=node.arg("group" if native else "num_groups"),
+        epsilon=float(node.arg("eps")),
+    )
     return [y] if native else y
 
 
@@ -69,7 +81,9 @@ def rms_norm(node: Node) -> Value:
     epsilon = node.arg("eps")
     if epsilon is None:
         epsilon = float(np.finfo(np.float32 if x.dtype is not DType.F16 else np.float16).eps)
-    return node.emit("rms_norm", x, node.optional("weight"), axis=-len(node.arg("normalized_shape")), epsilon=float(epsilon))
+    return node.emit(
+        "rms_norm", x, node.optional("weight"), axis=-len(node.arg("normalized_shape")), epsilon=float(epsilon)
+    )
 
 
 @importer("softmax.int", "_softmax", "_safe_softmax", "log_softmax.int", "_log_softmax")

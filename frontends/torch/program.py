@@ -38,7 +38,8 @@ def load_program(path: Path) -> Any:
     """The `ExportedProgram` of a `.pt2` file; nothing in the file is executed (`gadl.frontends.torch.archive`)."""
     import torch
 
-    decomposable = {(_packet(op), op._overloadname) for op in torch.export.default_decompositions()}
+    table: Any = torch.export.default_decompositions()
+    decomposable = {(_packet(op), op._overloadname) for op in table}
     data = checked_archive(path, lambda n, o: function_of(n, o) is not None or (n, o) in decomposable)
     with _quiet():
         try:
@@ -106,7 +107,7 @@ def lower(program: Any, file: str) -> Any:
     """
     import torch
 
-    table = torch.export.default_decompositions()
+    table: Any = torch.export.default_decompositions()
     for op in list(table):
         if function_of(_packet(op), op._overloadname or "default") is not None:
             table.pop(op)

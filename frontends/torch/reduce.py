@@ -47,7 +47,9 @@ def extreme(node: Node) -> list[Value]:
 @importer("max.other", "min.other")
 def elementwise_extreme(node: Node) -> Value:
     """Larger or smaller of two tensors."""
-    return node.emit(node.op.removeprefix("aten::"), node.operand("self", node.dtype), node.operand("other", node.dtype))
+    return node.emit(
+        node.op.removeprefix("aten::"), node.operand("self", node.dtype), node.operand("other", node.dtype)
+    )
 
 
 @importer("argmax")

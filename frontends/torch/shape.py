@@ -82,7 +82,9 @@ def select(node: Node) -> Value:
     return node.reshape(_cut(node, x, axis, node.arg("index") % x.shape[axis], 1), node.shape)
 
 
-@importer("split.Tensor", "split.sizes", "split_with_sizes", "chunk", "unsafe_split", "unsafe_chunk", "tensor_split.sections")
+@importer(
+    "split.Tensor", "split.sizes", "split_with_sizes", "chunk", "unsafe_split", "unsafe_chunk", "tensor_split.sections"
+)
 def split(node: Node) -> list[Value]:
     """Pieces of one axis."""
     x = node.tensor("self")
@@ -134,7 +136,9 @@ def pad(node: Node) -> Value:
     """Padding, last axis first in torch's list; negative pads cut."""
     x, given = node.tensor("self"), node.arg("pad") or node.arg("padding")
     name = node.op.removeprefix("aten::")
-    mode = {"constant_pad_nd": "constant", "pad": node.arg("mode")}.get(name, "reflect" if "reflection" in name else "edge")
+    mode = {"constant_pad_nd": "constant", "pad": node.arg("mode")}.get(
+        name, "reflect" if "reflection" in name else "edge"
+    )
     mode = "edge" if mode == "replicate" else mode
     if mode not in ("constant", "reflect", "edge"):
         raise Unsupported(f"mode={mode}")
@@ -179,7 +183,8 @@ def roll(node: Node) -> Value:
 @importer("index_select")
 def index_select(node: Node) -> Value:
     """Slices of an axis by an index vector."""
-    return node.emit("gather", node.tensor("self"), node.tensor("index"), axis=node.arg("dim") % node.tensor("self").type.rank)
+    x = node.tensor("self")
+    return node.emit("gather", x, node.tensor("index"), axis=node.arg("dim") % x.type.rank)
 
 
 @importer("embedding")

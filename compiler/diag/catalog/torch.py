@@ -16,32 +16,45 @@ ENTRIES = (
         "GADL-F011",
         Text("{path} holds {what}", "{path} 中含有 {what}"),
         why=Text("loading it could run code from the file", "加载它可能执行文件中的代码"),
-        fix=Text("save the program with torch.export.save from plain tensors and static treespecs",
-                 "用 torch.export.save 重新保存，且只含普通张量"),
+        fix=Text(
+            "save the program with torch.export.save from plain tensors and static treespecs",
+            "用 torch.export.save 重新保存，且只含普通张量",
+        ),
     ),
     Entry(
         "GADL-F012",
         Text("{op} is not supported", "不支持算子 {op}"),
         why=Text("{detail}", "{detail}"),
-        fix=Text("rewrite that line of the model with supported ops (`gadl targets --ops`)",
-                 "用已支持的算子改写模型中的这一行（`gadl targets --ops`）"),
+        fix=Text(
+            "rewrite that line of the model with supported ops (`gadl targets --ops`)",
+            "用已支持的算子改写模型中的这一行（`gadl targets --ops`）",
+        ),
     ),
     Entry(
         "GADL-F013",
         Text("the program is not a pure function of its inputs: {detail}", "该程序不是输入的纯函数：{detail}"),
-        fix=Text("call model.eval() and return new tensors instead of writing into buffers or inputs, then export again",
-                 "先调用 model.eval()，返回新张量而不要改写缓冲区或输入，然后重新导出"),
+        fix=Text(
+            "call model.eval() and return new tensors instead of writing into buffers or inputs, then export again",
+            "先调用 model.eval()，返回新张量而不要改写缓冲区或输入，然后重新导出",
+        ),
     ),
     Entry(
         "GADL-F014",
-        Text("torch could not lower the program to core ATen ops: {detail}", "torch 无法把该程序分解为核心 ATen 算子：{detail}"),
+        Text(
+            "torch could not lower the program to core ATen ops: {detail}",
+            "torch 无法把该程序分解为核心 ATen 算子：{detail}",
+        ),
         fix=Text("export it again with the installed torch version", "用当前安装的 torch 版本重新导出"),
     ),
     Entry(
         "GADL-F015",
-        Text("{value} is not an input or output that a compiled model can have: {detail}",
-             "{value} 不能作为编译后模型的输入或输出：{detail}"),
-        fix=Text("pass and return tensors only; make other arguments constants of the model",
-                 "只传入和返回张量；其余参数请写成模型内的常量"),
+        Text(
+            "{value} is not an input or output that a compiled model can have: {detail}",
+            "{value} 不能作为编译后模型的输入或输出：{detail}",
+        ),
+        fix=Text(
+            "pass and return tensors only; make other arguments constants of the model",
+            "只传入和返回张量；其余参数请写成模型内的常量",
+        ),
     ),
 )
