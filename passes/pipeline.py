@@ -5,12 +5,16 @@ from __future__ import annotations
 
 from gadl.compiler.ir.passes import Pass, named
 
+from .canonicalize.combine_shape_ops import combine_shape_ops
 from .canonicalize.fold_affine import decompose_batch_norm, fold_affine
 from .canonicalize.fold_constants import fold_constants
+from .canonicalize.merge_duplicates import merge_duplicates
+from .canonicalize.merge_pads import merge_pads
 from .canonicalize.normalize_products import normalize_products
 from .canonicalize.remove_identities import remove_identities
 from .fuse.fuse_drain import fuse_activation, fuse_residual
 from .fuse.recognize_composites import recognize_composites
+from .fuse.recognize_norms import recognize_norms
 
 #: From a front end's graph to the float stage that quantisation and partition start from.
 FLOAT_PIPELINE: tuple[Pass, ...] = (
@@ -18,8 +22,12 @@ FLOAT_PIPELINE: tuple[Pass, ...] = (
     named(decompose_batch_norm),
     named(normalize_products),
     named(remove_identities),
+    named(combine_shape_ops),
+    named(merge_duplicates),
     named(fold_affine),
     named(recognize_composites),
+    named(recognize_norms),
+    named(merge_pads),
     Pass("fold_affine_again", fold_affine),
     named(fuse_activation),
     named(fuse_residual),

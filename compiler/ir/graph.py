@@ -247,6 +247,27 @@ class Graph:
         self.ops = alive[::-1]
         return removed
 
+    def clone(self) -> Graph:
+        """A copy that shares constant buffers; names, attributes and order are kept."""
+        copy = Graph(self.name, self.stage)
+        known: dict[int, Value] = {}
+
+        def value_of(value: Value) -> Value:
+            if id(value) not in known:
+                known[id(value)] = Value(copy.unique_name(value.name), value.type, None, value.data)
+            return known[id(value)]
+
+        copy.inputs = [value_of(v) for v in self.inputs]
+        for op in self.ops:
+            made = Op(op.name, [None if v is None else value_of(v) for v in op.operands], dict(op.attrs), op.loc)
+            made.placement = op.placement
+            made.results = [value_of(r) for r in op.results]
+            for result in made.results:
+                result.producer = made
+            copy.ops.append(made)
+        copy.set_outputs([value_of(v) for v in self.outputs], self.output_names)
+        return copy
+
     def __str__(self) -> str:
         from .printer import print_graph
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from gadl.compiler.diag import GadlError, InternalError, diagnostic
 
 from .graph import Graph
-from .printer import print_graph, save_gir
+from .printer import save_gir
 from .verify import verify
 
 
@@ -53,7 +53,7 @@ class PassManager:
     def run(self, graph: Graph, passes: Sequence[Pass]) -> None:
         """Run `passes` in order on `graph`."""
         for item in passes:
-            before = print_graph(graph) if self.reproducer_dir is not None else ""
+            before = graph.clone() if self.reproducer_dir is not None else None
             start = time.perf_counter()
             try:
                 changed = item.run(graph)
@@ -78,10 +78,10 @@ class PassManager:
             save_gir(graph, self.dump_dir / f"{self._count:02d}_{name}.gir")
             self._count += 1
 
-    def _failure(self, item: Pass, before: str, detail: str) -> InternalError:
+    def _failure(self, item: Pass, before: Graph | None, detail: str) -> InternalError:
         path = "-"
-        if self.reproducer_dir is not None:
+        if self.reproducer_dir is not None and before is not None:
             target = self.reproducer_dir / f"gadl-reproducer-{item.name}.gir"
-            target.write_text(before, encoding="utf-8")
+            save_gir(before, target)
             path = str(target)
         return InternalError(diagnostic("GADL-I070", name=item.name, detail=detail, reproducer=path))

@@ -159,6 +159,43 @@ std::vector<int64_t> broadcast_strides(const std::vector<int64_t>& dims, const s
   return strides;
 }
 
+namespace {
+
+// Kernels read rows in order; other layouts pass only where element i of the result depends on element i of the one operand.
+void check_layouts(const Call& call) {
+  if (call.op == "relayout") return;
+  bool plain = true, one = call.in.size() == 1 && call.out.size() == 1;
+  for (const TensorInfo* t : call.in) plain = plain && (t == nullptr || t->layout == GADL_LAYOUT_ROW_MAJOR);
+  for (const TensorInfo* t : call.out) plain = plain && t->layout == GADL_LAYOUT_ROW_MAJOR;
+  if (plain) return;
+  one = one && call.in[0] != nullptr && call.in[0]->layout == call.out[0]->layout && call.in[0]->scales.size() < 2 && call.out[0]->scales.size() < 2;
+  for (const KernelTable* table : {&elementwise_kernels(), &quantization_kernels()}) {
+    for (const KernelEntry& entry : *table)
+      if (one && call.op == entry.name) return;
+  }
+  fail(call, "this memory layout needs a 'relayout' first");
+}
+
+void check_requants(const Call& call) {
+  for (const Attribute& a : call.attrs.items) {
+    for (const Requant& r : a.requants) {
+      require(!r.multiplier.empty() && r.multiplier.size() == r.shift.size(), call, "multipliers and shifts differ in number");
+      require(r.rounding <= npu::Round::F32, call, "the rounding is not known");
+      for (int8_t shift : r.shift) require(shift >= 1 && shift <= 62, call, "a shift is out of range");
+    }
+  }
+}
+
+}  // namespace
+
+Prepared prepare_kernel(const Call& call) {
+  const Prepare prepare = find_kernel(call.op);
+  require(!call.out.empty() && call.out[0] != nullptr, call, "there is no result");
+  check_layouts(call);
+  check_requants(call);
+  return prepare(call);
+}
+
 Prepare find_kernel(const std::string& name) {
   for (const KernelTable* table : {&elementwise_kernels(), &product_kernels(), &pooling_kernels(), &reduction_kernels(),
                                    &normalization_kernels(), &movement_kernels(), &quantization_kernels()}) {

@@ -109,6 +109,8 @@ const KernelTable& normalization_kernels();
 const KernelTable& movement_kernels();
 const KernelTable& quantization_kernels();
 Prepare find_kernel(const std::string& name);
+// Finds the kernel of `call.op`, checks what every kernel relies on (layouts, requantisations) and prepares it.
+Prepared prepare_kernel(const Call& call);
 
 [[noreturn]] void fail(const Call& call, const std::string& what);
 void require(bool condition, const Call& call, const char* what);

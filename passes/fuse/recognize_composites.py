@@ -1,21 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Composites written out in small ops become one op again."""
+"""Activations written out in small ops become one op again."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 from gadl.compiler.ir.graph import Graph, Op, Value
-from gadl.compiler.ir.opdef import Builder
 from gadl.compiler.ir.pattern import producer, scalar, split_operands, with_scalar
 
-#: A composite: op name, operands and attributes.
-Composite = tuple[str, list[Value | None], dict[str, object]]
-
-
-def _near(value: float | None, wanted: float) -> bool:
-    return value is not None and math.isclose(value, wanted, rel_tol=1e-4, abs_tol=1e-6)
+from .rewrite import Composite, apply_rules, near
 
 
 def _hard_sigmoid_of(value: Value) -> tuple[Value, float] | None:
@@ -27,37 +20,52 @@ def _hard_sigmoid_of(value: Value) -> tuple[Value, float] | None:
         op, scale = scaled[0].producer, scaled[1]
     if op is None:
         return None
-    if op.name == "hard_sigmoid" and _near(op.attrs["alpha"], 1 / 6) and _near(op.attrs["beta"], 0.5):
+    if op.name == "hard_sigmoid" and near(op.attrs["alpha"], 1 / 6) and near(op.attrs["beta"], 0.5):
         return op.inputs[0], scale
     bounds = _clamp_bounds(op)
-    if bounds is None or not (_near(bounds[1], 0) and _near(bounds[2], 6)):
+    if bounds is None or not (near(bounds[1], 0) and near(bounds[2], 6)):
         return None
     shifted = with_scalar(producer(bounds[0], "add"), "add")
-    return (shifted[0], 6 * scale) if shifted is not None and _near(shifted[1], 3) else None
+    return (shifted[0], 6 * scale) if shifted is not None and near(shifted[1], 3) else None
 
 
-def _clamp_bounds(op: Op) -> tuple[Value, float, float] | None:
-    """`(x, lo, hi)` of a clamp, also when written as min and max."""
-    if op.name == "clamp":
-        return op.inputs[0], op.attrs["lo"], op.attrs["hi"]
-    for outer, inner in (("min", "max"), ("max", "min")):
-        first = with_scalar(op, outer)
-        if first is None:
-            continue
-        below = first[0].producer
-        second = with_scalar(below, inner)
-        if second is None and below is not None and below.name == "relu" and inner == "max":
-            second = (below.inputs[0], 0.0)
-        if second is not None:
-            low, high = (second[1], first[1]) if outer == "min" else (first[1], second[1])
-            return (second[0], low, high) if low <= high else None
+def _limit(op: Op | None) -> tuple[Value, float, float] | None:
+    """`(x, lo, hi)` of one clamp, relu, or min or max with a number."""
+    if op is None or op.attrs.get("clamp") is not None:
+        return None
+    if op.name in ("clamp", "relu"):
+        return op.inputs[0], op.attrs.get("lo", 0.0), op.attrs.get("hi", math.inf)
+    for name in ("min", "max"):
+        found = with_scalar(op, name)
+        if found is not None and not math.isnan(found[1]):
+            return (found[0], -math.inf, found[1]) if name == "min" else (found[0], found[1], math.inf)
     return None
 
 
+def _clamp_bounds(op: Op) -> tuple[Value, float, float] | None:
+    """`(x, lo, hi)` of a chain of limits. Limiting to [a, b] and then to [c, d] is limiting to their intersection.
+
+    Disjoint intervals end the chain: the outer one alone decides there.
+    """
+    chain = _limit(op)
+    while chain is not None:
+        below = _limit(chain[0].producer)
+        if below is None or max(chain[1], below[1]) > min(chain[2], below[2]):
+            break
+        chain = below[0], max(chain[1], below[1]), min(chain[2], below[2])
+    return chain
+
+
 def _clamp(op: Op) -> Composite | None:
-    """`min(max(x, lo), hi)  -->  clamp(x)`."""
-    bounds = None if op.name == "clamp" else _clamp_bounds(op)
-    return None if bounds is None else ("clamp", [bounds[0]], {"lo": bounds[1], "hi": bounds[2]})
+    """`min(max(x, lo), hi)`, `clamp(clamp(x))` and their kin `-->  clamp(x)`; `clamp(x, 0, inf)  -->  relu(x)`."""
+    bounds = _clamp_bounds(op)
+    if bounds is None:
+        return None
+    x, low, high = bounds
+    name = "relu" if (low, high) == (0.0, math.inf) else "clamp"
+    if x is op.inputs[0] and op.name == name:
+        return None
+    return (name, [x], {}) if name == "relu" else (name, [x], {"lo": low, "hi": high})
 
 
 def _hard_sigmoid(op: Op) -> Composite | None:
@@ -66,7 +74,7 @@ def _hard_sigmoid(op: Op) -> Composite | None:
         return None
     found = _hard_sigmoid_of(op.result)
     inner = with_scalar(op, "mul")
-    if found is None or inner is None or producer(inner[0], "hard_sigmoid") or not _near(found[1], 1):
+    if found is None or inner is None or producer(inner[0], "hard_sigmoid") or not near(found[1], 1):
         return None
     return "hard_sigmoid", [found[0]], {"alpha": 1 / 6, "beta": 0.5}
 
@@ -81,7 +89,7 @@ def _hard_swish(op: Op) -> Composite | None:
         return None
     for x, gate in ((target.inputs[0], target.inputs[1]), (target.inputs[1], target.inputs[0])):
         found = _hard_sigmoid_of(gate)
-        if found is not None and found[0] is x and _near(found[1] * outer, 1):
+        if found is not None and found[0] is x and near(found[1] * outer, 1):
             return "hard_swish", [x], {}
     return None
 
@@ -108,7 +116,7 @@ def _mish(op: Op) -> Composite | None:
 
 
 def _leaky_relu(op: Op) -> Composite | None:
-    """`max(x, x * a)  -->  leaky_relu(x, a)` for 0 <= a <= 1."""
+    """`max(x, x * a)  -->  leaky_relu(x, a)` for 0 <= a <= 1: then x * a is the larger one exactly where x < 0."""
     if op.name != "max":
         return None
     for x, scaled in ((op.inputs[0], op.inputs[1]), (op.inputs[1], op.inputs[0])):
@@ -121,16 +129,16 @@ def _leaky_relu(op: Op) -> Composite | None:
 def _gelu(op: Op) -> Composite | None:
     """`x * (1 + erf(x / sqrt 2)) / 2` and the tanh form `-->  gelu(x)`; the half may stand at any factor."""
     factors, half = _factors(op)
-    if len(factors) != 2 or not _near(half, 0.5):
+    if len(factors) != 2 or not near(half, 0.5):
         return None
     for x, gate in ((factors[0], factors[1]), (factors[1], factors[0])):
         shifted = with_scalar(producer(gate, "add"), "add")
-        if shifted is None or not _near(shifted[1], 1):
+        if shifted is None or not near(shifted[1], 1):
             continue
         erf, tanh = producer(shifted[0], "erf"), producer(shifted[0], "tanh")
         if erf is not None:
             inner = with_scalar(producer(erf.inputs[0], "mul"), "mul")
-            if inner is not None and inner[0] is x and _near(inner[1], math.sqrt(0.5)):
+            if inner is not None and inner[0] is x and near(inner[1], math.sqrt(0.5)):
                 return "gelu", [x], {"approximate": "none"}
         if tanh is not None and _tanh_argument(tanh.inputs[0], x):
             return "gelu", [x], {"approximate": "tanh"}
@@ -164,7 +172,7 @@ def _factors(op: Op) -> tuple[list[Value], float]:
 def _tanh_argument(value: Value, x: Value) -> bool:
     """True for `sqrt(2 / pi) * (x + 0.044715 * x^3)`."""
     outer = with_scalar(producer(value, "mul"), "mul")
-    inner = producer(outer[0], "add") if outer is not None and _near(outer[1], math.sqrt(2 / math.pi)) else None
+    inner = producer(outer[0], "add") if outer is not None and near(outer[1], math.sqrt(2 / math.pi)) else None
     if inner is None:
         return False
     found = split_operands(inner, lambda v: v is x)
@@ -176,66 +184,10 @@ def _tanh_argument(value: Value, x: Value) -> bool:
         return False
     power = with_scalar(producer(factors[0], "pow"), "pow") if len(factors) == 1 else None
     cube = (len(factors) == 3 and all(f is x for f in factors)) or (power is not None and power == (x, 3.0))
-    return cube and _near(number, 0.044715)
-
-
-def _layer_norm(op: Op) -> Composite | None:
-    """`(x - mean(x)) / sqrt(mean((x - mean(x))^2) + eps)  -->  layer_norm(x)` over the last axis."""
-    if op.name != "div":
-        return None
-    root, centred = producer(op.inputs[1], "sqrt"), producer(op.inputs[0], "sub")
-    shifted = with_scalar(producer(root.inputs[0], "add"), "add") if root is not None else None
-    variance = producer(shifted[0], "reduce_mean") if shifted is not None else None
-    square = producer(variance.inputs[0], "mul") if variance is not None else None
-    if centred is None or variance is None or square is None or shifted is None:
-        return None
-    mean = producer(centred.inputs[1], "reduce_mean")
-    x = centred.inputs[0]
-    last = (x.type.rank - 1,)
-    matches = mean is not None and mean.inputs[0] is x and square.inputs == [centred.result, centred.result]
-    if not matches or mean is None or mean.attrs["axes"] != last or variance.attrs["axes"] != last:
-        return None
-    return "layer_norm", [x, None, None], {"axis": -1, "epsilon": shifted[1]}
-
-
-def _layer_norm_affine(op: Op) -> Composite | None:
-    """`layer_norm(x) * g + b  -->  layer_norm(x, g, b)` for vectors g, b of the last axis."""
-    position = {"mul": 1, "add": 2}.get(op.name)
-    if position is None:
-        return None
-    found = split_operands(op, lambda v: producer(v, "layer_norm") is not None)
-    norm = producer(found[0], "layer_norm") if found is not None else None
-    if norm is None or found is None or found[1].data is None or len(norm.result.users) != 1:
-        return None
-    if norm.operand(2) is not None or (position == 1 and norm.operand(1) is not None) or norm.attrs["axis"] != -1:
-        return None
-    if found[1].shape != norm.result.shape[-1:]:
-        return None
-    operands: list[Value | None] = [norm.inputs[0], norm.operand(1), None]
-    operands[position] = found[1]
-    return "layer_norm", operands, dict(norm.attrs)
-
-
-_RULES: tuple[Callable[[Op], Composite | None], ...] = (
-    _clamp, _hard_swish, _hard_sigmoid, _silu, _mish, _leaky_relu, _gelu, _layer_norm, _layer_norm_affine,
-)  # fmt: skip
+    return cube and near(number, 0.044715)
 
 
 def recognize_composites(graph: Graph) -> bool:
-    """Replace every written-out composite. Each rule's docstring states the identity; results agree within float rounding."""
-    changed = False
-    for op in list(graph.ops):
-        for rule in _RULES:
-            found = rule(op) if op.attrs.get("clamp") is None else None
-            if found is None:
-                continue
-            name, operands, attrs = found
-            made = Builder.before(graph, op).create(name, operands, dict(attrs)).result
-            if made.type.shape != op.result.type.shape:
-                graph.erase(made.producer)  # type: ignore[arg-type]
-                continue
-            made.name, op.result.name = op.result.name, made.name
-            graph.replace_uses(op.result, made)
-            changed = True
-            break
-    return bool(graph.remove_dead_ops()) or changed
+    """Replace every activation that is written out; results agree within float rounding."""
+    rules = (_clamp, _hard_swish, _hard_sigmoid, _silu, _mish, _leaky_relu, _gelu)
+    return apply_rules(graph, rules)

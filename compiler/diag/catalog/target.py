@@ -57,4 +57,10 @@ ENTRIES = (
         fix=Text("report it with the files that --dump-ir writes", "请附上 --dump-ir 写出的文件进行反馈"),
         exit_code=70,
     ),
+    Entry(
+        "GADL-P004",
+        Text("the simulated time of {cycles} cycles is below the physical limit of {bound}", "模拟时间 {cycles} 周期低于物理下限 {bound}"),
+        why=Text("this is a bug of the simulator", "这是模拟器的缺陷"),
+        exit_code=70,
+    ),
 )

@@ -69,7 +69,7 @@ class Bomb:
     """Unpickling it sets a mark that the tests look for."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return os.environ.__setitem__, ("GADL_TEST_BOMB", "exploded")
+        return exec, ("import os; os.environ['GADL_TEST_BOMB'] = 'exploded'",)
 
 
 def edit(members: Members, name: str, change: Callable[[Any], None]) -> None:
@@ -171,7 +171,7 @@ def test_damage_is_a_coded_error(saved: tuple[Path, Any], tmp_path: Path) -> Non
     whole = saved[0].read_bytes()
     generator = random.Random(5)
     cases = [b"", b"PK", whole[: len(whole) // 2], whole[:-10]]
-    for _ in range(40):
+    for _ in range(25):
         flipped = bytearray(whole)
         flipped[generator.randrange(len(whole))] ^= 1 << generator.randrange(8)
         cases.append(bytes(flipped))
@@ -200,7 +200,7 @@ def test_wrong_json_is_a_coded_error(saved: tuple[Path, Any], tmp_path: Path) ->
         container, key = generator.choice(places(program))
         container[key] = generator.choice([None, -1, 1 << 70, "x", [], {}, [[]], True, {"as_int": 1 << 40}])
 
-    for _ in range(40):
+    for _ in range(25):
         path = rewritten(saved[0], tmp_path / "bad.pt2", lambda m: edit(m, MODEL, change))
         try:
             import_torch(path)

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The commands: `gadlc` compiles, `gadl` does everything around a compiled model."""

@@ -1,0 +1,355 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pipeline, top to bottom: model, float graph, quantised graph, placed graph, device programs, artefact, self-check."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gadl.compiler.artifact.format import Feature
+from gadl.compiler.artifact.writer import save
+from gadl.compiler.diag import Diagnostic, GadlError, diagnostic
+from gadl.compiler.ir.graph import Graph, Op
+from gadl.compiler.ir.interpret import check_feeds, interpret_values
+from gadl.compiler.ir.parser import load_gir
+from gadl.compiler.ir.passes import Pass, PassManager
+from gadl.compiler.ir.types import Array
+from gadl.passes.layout.choose_layouts import choose_layouts
+from gadl.passes.pipeline import FLOAT_PIPELINE
+from gadl.passes.plan.partition import partition
+from gadl.passes.quant.calibrate import calibrate
+from gadl.passes.quant.observers import MinMax, Observer, Percentile
+from gadl.passes.quant.quantize import (
+    Precision,
+    Quantized,
+    has_own_scales,
+    quantize_annotated,
+    quantize_graph,
+    rules_for,
+    to_half,
+)
+from gadl.targets.base import DeviceProgram, Target, segments_of
+
+from .assemble import Assembler, pack_golden
+from .registry import target as find_target
+
+Feeds = Mapping[str, Array]
+SCHEMA_VERSION = 1
+#: Ops whose placement on the host is expected and not worth a word.
+_BOUNDARY = frozenset({"quantize", "dequantize", "relayout", "cast"})
+
+
+@dataclass(frozen=True)
+class CompileOptions:
+    """Everything that shapes a compilation besides model, target and calibration data."""
+
+    machine: str = ""
+    precision: str = ""
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    observer: str = "minmax"
+    percentile: float = 99.99
+    simplify: bool = True
+    strict_placement: bool = False
+    keep_tensors: bool = False
+    self_check: bool = True
+    dump_ir: Path | None = None
+    stop_after: str | None = None
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A compiled model: the file's bytes and the report that `gadlc --json` prints.
+
+    `graph` is the placed graph, for tools that compare layer by layer.
+    """
+
+    data: bytes
+    report: dict[str, Any]
+    graph: Graph
+    float_graph: Graph
+
+    def save(self, path: Path | str) -> None:
+        """Write the file, whole or not at all; the report then names it."""
+        save(self.data, Path(path))
+        self.report["artifact"]["path"] = str(path)
+
+
+class _Clock:
+    """Seconds per stage."""
+
+    def __init__(self, watch: Callable[[str], None]) -> None:
+        self.stages: dict[str, float] = {}
+        self._watch = watch
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        self._watch(name)
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.stages[name] = round(self.stages.get(name, 0.0) + time.perf_counter() - start, 6)
+
+
+def compile(  # noqa: A001  (the API's name)
+    model: Any,
+    target: str = "npu",
+    machine: str = "",
+    calibration: Iterable[Feeds] | None = None,
+    *,
+    warn: Callable[[Diagnostic], None] = lambda item: None,
+    watch: Callable[[str], None] = lambda stage: None,
+    **options: Any,
+) -> Artifact:
+    """Compile a model (path to `.onnx`, `.pt2` or `.gir`, an `onnx.ModelProto`, or a torch `ExportedProgram`).
+
+    `calibration`: feeds by input name, needed for int8 and int16 unless the model brings its own scales. Other options are
+    those of `CompileOptions`. Raises `GadlError` with every problem found.
+    """
+    chosen = CompileOptions(machine=machine, **options)
+    found = find_target(target)
+    description = found.load_machine(chosen.machine or found.default_machine) if found.machines else None
+    clock = _Clock(watch)
+    manager = PassManager(chosen.dump_ir, chosen.stop_after, chosen.dump_ir)
+    with clock.stage("import"):
+        graph = import_model(model, chosen, warn)
+        manager.dump(graph, "import")
+    with clock.stage("simplify"):
+        manager.run(graph, FLOAT_PIPELINE)
+    own_scales = has_own_scales(graph)
+    samples = None if calibration is None else [dict(f) for f in calibration]
+    precision = _precision(found, chosen, own_scales)
+    float_graph = graph
+    with clock.stage("quantize"):
+        graph, quant = _quantize(graph, found, description, precision, samples, chosen, own_scales)
+        manager.run(graph, [Pass("quantize", lambda g: True)])
+    with clock.stage("place"):
+        manager.run(graph, [Pass("partition", lambda g: partition(g, found.name, lambda op: _refusal(found, op, description)))])
+        placement = _placement_report(graph, found, chosen)
+        manager.run(graph, [Pass("choose_layouts", choose_layouts)])
+    with clock.stage("plan"):
+        segments = segments_of(graph.ops, graph.outputs)
+        programs: list[DeviceProgram] = []
+        if found.backend is not None and segments:
+            backend = found.backend(description)
+            programs = [backend.compile(segment) for segment in segments]
+    golden = _golden_feeds(graph, samples)
+    with clock.stage("interpret"):
+        expected = interpret_values(graph, golden)
+    with clock.stage("assemble"):
+        outputs = {n: expected[v.name] for n, v in zip(graph.output_names, graph.outputs) if v.data is None}
+        manifest = _manifest(found, description, graph, precision, placement)
+        assembler = Assembler(graph, segments, programs, chosen.keep_tensors)
+        data = assembler.build(manifest, pack_golden(golden, outputs), Feature.NPU if programs else Feature.NONE).to_bytes()
+    report = _report(manifest, quant, placement, programs, data)
+    if chosen.self_check:
+        with clock.stage("self_check"):
+            report["self_check"], counters = _self_check(data, golden, outputs, precision)
+        _add_counters(report, counters, description)
+    report["stages_s"] = clock.stages
+    report["compile_s"] = round(sum(clock.stages.values()), 6)
+    return Artifact(data, report, graph, float_graph)
+
+
+def import_model(model: Any, options: CompileOptions, warn: Callable[[Diagnostic], None]) -> Graph:
+    """The float graph of a model file or object."""
+    if isinstance(model, (str, Path)):
+        path = Path(model)
+        if not path.is_file():
+            raise GadlError.of("GADL-F001", path, path=path, detail="there is no such file")
+        if path.suffix == ".gir":
+            return load_gir(path)
+        if path.suffix in (".pt2", ".pt"):
+            from gadl.frontends.torch import import_torch
+
+            return import_torch(path)
+    elif type(model).__module__.startswith("torch"):
+        from gadl.frontends.torch import import_torch
+
+        return import_torch(model)
+    from gadl.frontends.onnx import import_onnx
+
+    return import_onnx(model, options.shapes, simplify=options.simplify, warn=warn)
+
+
+def _precision(found: Target, options: CompileOptions, own_scales: bool) -> Precision:
+    """The precision asked for, or the target's first; a model with its own scales is int8."""
+    name = options.precision or ("int8" if own_scales else found.precisions[0])
+    if name not in found.precisions:
+        raise GadlError.of("GADL-T002", target=found.name, precision=name, known=list(found.precisions))
+    return Precision(name)
+
+
+def _quantize(
+    graph: Graph, found: Target, machine: Any, precision: Precision, samples: list[dict[str, Array]] | None,
+    options: CompileOptions, own_scales: bool,
+) -> tuple[Graph, dict[str, Any]]:  # fmt: skip
+    """The graph in the precision's arithmetic, and the report's `quant` part."""
+    summary: dict[str, Any] = {"precision": precision.value}
+    if precision is Precision.FLOAT or found.quant_rules is None:
+        return graph.clone(), summary
+    if precision is Precision.FP16:
+        return to_half(graph), summary
+    rules = rules_for(found.quant_rules(machine), precision)
+    if own_scales:
+        made: Quantized = quantize_annotated(graph.clone(), rules)
+    else:
+        if not samples:
+            raise GadlError.of("GADL-Q001")
+        observer: Callable[[], Observer] = MinMax if options.observer == "minmax" else lambda: Percentile(options.percentile)
+        ranges = calibrate(graph, (check_feeds(graph, s) for s in samples), observer)
+        made = quantize_graph(graph, ranges, rules)
+        summary |= {"observer": options.observer, "samples": len(samples)}
+    return made.graph, summary | dict(made.report)
+
+
+def _refusal(found: Target, op: Op, machine: Any) -> str | None:
+    from gadl.compiler.diag.render import Language, current_language
+
+    reason = found.refuse(op, machine)
+    if reason is None:
+        return None
+    return reason.zh if current_language() is Language.ZH else reason.en
+
+
+def _placement_report(graph: Graph, found: Target, options: CompileOptions) -> dict[str, Any]:
+    """Counts per device and the reason of every op that stays on the host; `GADL-P002` for each under strict placement."""
+    device = [op for op in graph.ops if op.placement is not None and op.placement.segment is not None]
+    host = [op for op in graph.ops if op not in device]
+    reasons = [
+        {"op": op.name, "name": op.result.name, "where": str(op.loc), "reason": op.placement.reason if op.placement else ""}
+        for op in host
+        if op.name not in _BOUNDARY
+    ]
+    if options.strict_placement and found.backend is not None:
+        GadlError.raise_if(
+            diagnostic("GADL-P002", r["where"], op=r["op"], target=found.name, reason=r["reason"]) for r in reasons
+        )
+    return {found.name: len(device), "host": len(host), "reasons": reasons if found.backend is not None else []}
+
+
+def _golden_feeds(graph: Graph, samples: list[dict[str, Array]] | None) -> dict[str, Array]:
+    """One input: the first calibration sample, or seeded noise."""
+    if samples:
+        return check_feeds(graph, samples[0])
+    rng = np.random.default_rng(0)
+    feeds = {}
+    for value in graph.inputs:
+        data = rng.standard_normal(value.shape) if value.dtype.is_float else rng.integers(0, 2, value.shape)
+        feeds[value.name] = np.asarray(data).astype(value.dtype.numpy)
+    return feeds
+
+
+def _manifest(found: Target, machine: Any, graph: Graph, precision: Precision, placement: Mapping[str, Any]) -> dict[str, Any]:
+    """What the file says of itself."""
+
+    def io(name: str, value: Any) -> dict[str, Any]:
+        return {"name": name, "dtype": value.dtype.value, "shape": list(value.shape)}
+
+    behind = {
+        n: v.producer.inputs[0].name
+        for n, v in zip(graph.output_names, graph.outputs)
+        if v.producer is not None and v.producer.name == "dequantize"
+    }
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "compiler": _version(),
+        "model": graph.name,
+        "target": found.name,
+        "machine": getattr(machine, "name", ""),
+        "clock_mhz": machine["machine.clock_mhz"] if machine is not None else 0,
+        "driver": found.driver,
+        "status": found.status.en,
+        "precision": precision.value,
+        "inputs": [io(v.name, v) for v in graph.inputs],
+        "outputs": [io(n, v) for n, v in zip(graph.output_names, graph.outputs)],
+        "raw_outputs": behind,
+        "placement": {k: v for k, v in placement.items() if k != "reasons"},
+    }
+
+
+def _version() -> str:
+    import gadl
+
+    return gadl.__version__
+
+
+def _report(
+    manifest: Mapping[str, Any], quant: dict[str, Any], placement: dict[str, Any], programs: list[DeviceProgram], data: bytes
+) -> dict[str, Any]:
+    """The report without measured numbers."""
+    total: dict[str, Any] = {}
+    for program in programs:
+        for key in ("macs", "lb0_cycles", "lbgeo_cycles", "dram_bound_bytes", "steps"):
+            total[key] = total.get(key, 0) + program.report[key]
+        total["sram_peak_bytes"] = max(total.get("sram_peak_bytes", 0), program.report["sram_peak_bytes"])
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "model": manifest["model"],
+        "target": manifest["target"],
+        "machine": manifest["machine"],
+        "status": manifest["status"],
+        "placement": placement,
+        "quant": quant,
+        "plan": total,
+        "latency_us": None,
+        "artifact": {"path": None, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()},
+    }
+
+
+def _self_check(
+    data: bytes, feeds: Feeds, expected: Mapping[str, Array], precision: Precision
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """Run the artefact once against the interpreter: integer paths must be equal, float ones close.
+
+    Raises `GADL-P003` when a result of integer arithmetic differs in a single bit.
+    """
+    from gadl.runtime.session import Session
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "check.gadl"
+        path.write_bytes(data)
+        session = Session(path)
+        got = session.run(feeds)
+        counters = session.counters
+    exact = True
+    worst = 0.0
+    for name, want in expected.items():
+        have = got[name]
+        if not np.array_equal(have, want):
+            exact = False
+            scale = float(np.max(np.abs(want), initial=0.0)) or 1.0
+            worst = max(worst, float(np.max(np.abs(have.astype(np.float64) - want.astype(np.float64)), initial=0.0)) / scale)
+            if worst > 1e-2 or not np.isfinite(worst):
+                raise GadlError.of("GADL-P003", tensor=name, count=int((have != want).sum()))
+    return {"equal": exact, "max_relative_difference": worst, "precision": precision.value}, counters
+
+
+def _add_counters(report: dict[str, Any], counters: Mapping[str, float], machine: Any) -> None:
+    """Measured cycles and traffic, and what follows from them; a time below the bound is a bug."""
+    plan = report["plan"]
+    if not plan or machine is None:
+        return
+    cycles = counters["cycles"]
+    traffic = int(counters["dram_read_bytes"] + counters["dram_write_bytes"])
+    if cycles < plan["lb0_cycles"]:
+        raise GadlError.of("GADL-P004", cycles=round(cycles), bound=round(plan["lb0_cycles"]))
+    peak = np.prod([machine.integer(f"mma.shape.{i}") for i in range(3)]) * machine.integer("machine.cores")
+    plan |= {
+        "cycles": round(cycles),
+        "lb0_cycles": round(plan["lb0_cycles"]),
+        "lbgeo_cycles": round(plan["lbgeo_cycles"]),
+        "cycles_over_lbgeo": round(cycles / plan["lbgeo_cycles"], 4) if plan["lbgeo_cycles"] else None,
+        "mac_utilisation": round(plan["macs"] / (cycles * float(peak)), 6) if cycles else 0.0,
+        "dram_bytes": traffic,
+    }
+    report["latency_us"] = round(cycles / machine["machine.clock_mhz"], 3)
+

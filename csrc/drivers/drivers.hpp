@@ -1,0 +1,6 @@
+// SPDX-License-Identifier: Apache-2.0
+// The drivers that are linked into the runtime.
+#pragma once
+#include "gadl/driver.h"
+
+const gadl_driver& gadl_sim_driver();

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+// Python binding of the runtime: a thin cover over gadl.hpp.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <cstring>
+
+#include "gadl/gadl.hpp"
+
+namespace py = pybind11;
+
+namespace {
+
+constexpr const char* kTypes[] = {"f32", "f16", "bf16", "f64", "i8", "u8", "i16", "i32", "i64", "bool"};
+
+py::dict describe(const gadl_tensor_info& info) {
+  py::dict out;
+  out["name"] = info.name;
+  out["dtype"] = kTypes[info.dtype];
+  out["shape"] = py::tuple(py::cast(std::vector<int64_t>(info.dims, info.dims + info.rank)));
+  out["channels_last"] = info.layout == GADL_LAYOUT_CHANNELS_LAST;
+  out["scales"] = std::vector<double>(info.scales, info.scales + info.scale_count);
+  out["zero_point"] = info.zero_point;
+  out["size_bytes"] = info.size_bytes;
+  return out;
+}
+
+py::bytes bytes_of(const void* data, uint64_t size) { return py::bytes(static_cast<const char*>(data), size); }
+
+class RunContext {
+ public:
+  RunContext(std::shared_ptr<gadl::Model> model, bool skip_checks) : model_(std::move(model)), context_(*model_, skip_checks) {}
+
+  void set_input(uint32_t index, const py::buffer& data) {
+    const py::buffer_info info = data.request();
+    const uint64_t size = model_->input(index).size_bytes;
+    if (static_cast<uint64_t>(info.size * info.itemsize) != size || !PyBuffer_IsContiguous(info.view(), 'C')) throw py::value_error("the input must be contiguous and of the model's size");
+    std::memcpy(context_.input(index), info.ptr, size);
+  }
+  void run() {
+    py::gil_scoped_release release;
+    context_.run();
+  }
+  py::bytes output(uint32_t index) const { return bytes_of(context_.output(index), model_->output(index).size_bytes); }
+  py::bytes tensor(uint32_t index) const { return bytes_of(context_.tensor(index), model_->tensor(index).size_bytes); }
+  py::dict counters() const {
+    const gadl_counters c = context_.counters();
+    py::dict out;
+    out["cycles"] = c.cycles;
+    out["dram_read_bytes"] = c.dram_read_bytes;
+    out["dram_write_bytes"] = c.dram_write_bytes;
+    out["macs"] = c.macs;
+    return out;
+  }
+  py::list steps() const {
+    py::list out;
+    for (uint32_t i = 0; i < gadl_context_step_count(context_.get()); ++i) {
+      gadl_step_info info{};
+      info.struct_size = sizeof(info);
+      gadl::check(gadl_context_step_info(context_.get(), i, &info));
+      out.append(py::make_tuple(info.name, info.result, info.time_ns));
+    }
+    return out;
+  }
+
+ private:
+  std::shared_ptr<gadl::Model> model_;
+  gadl::Context context_;
+};
+
+}  // namespace
+
+PYBIND11_MODULE(_core, m) {
+  m.doc() = "The OpenGADL runtime.";
+  py::register_exception<gadl::Error>(m, "RuntimeFailure");
+  m.def("version", &gadl_version);
+  py::class_<gadl::Model, std::shared_ptr<gadl::Model>>(m, "Model")
+      .def(py::init<const std::string&>())
+      .def("inputs", [](const gadl::Model& model) {
+        py::list out;
+        for (uint32_t i = 0; i < model.input_count(); ++i) out.append(describe(model.input(i)));
+        return out;
+      })
+      .def("outputs", [](const gadl::Model& model) {
+        py::list out;
+        for (uint32_t i = 0; i < model.output_count(); ++i) out.append(describe(model.output(i)));
+        return out;
+      })
+      .def("tensors", [](const gadl::Model& model) {
+        py::list out;
+        for (uint32_t i = 0; i < gadl_model_tensor_count(model.get()); ++i) out.append(describe(model.tensor(i)));
+        return out;
+      })
+      .def("context_bytes", [](const gadl::Model& model) { return gadl_model_context_bytes(model.get()); });
+  py::class_<RunContext>(m, "Context")
+      .def(py::init<std::shared_ptr<gadl::Model>, bool>(), py::arg("model"), py::arg("skip_checks") = false)
+      .def("set_input", &RunContext::set_input)
+      .def("run", &RunContext::run)
+      .def("output", &RunContext::output)
+      .def("tensor", &RunContext::tensor)
+      .def("counters", &RunContext::counters)
+      .def("steps", &RunContext::steps);
+}

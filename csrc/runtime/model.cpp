@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: Apache-2.0
+// The loader. The file is untrusted: every offset, count and shape is checked here, once. Layout: compiler/artifact/format.py.
+#include "model.hpp"
+
+#include <array>
+#include <cstring>
+
+namespace gadl {
+namespace {
+
+constexpr uint32_t kMostItems = 1u << 20;
+constexpr uint64_t kMostBytes = uint64_t{1} << 34;
+
+uint32_t crc32(const uint8_t* data, uint64_t size) {
+  static const auto table = [] {
+    std::array<std::array<uint32_t, 256>, 8> t{};
+    for (uint32_t i = 0; i < 256; ++i) {
+      uint32_t c = i;
+      for (int k = 0; k < 8; ++k) c = (c & 1) ? 0xEDB88320u ^ (c >> 1) : c >> 1;
+      t[0][i] = c;
+    }
+    for (uint32_t i = 0; i < 256; ++i)
+      for (int k = 1; k < 8; ++k) t[k][i] = t[0][t[k - 1][i] & 0xFF] ^ (t[k - 1][i] >> 8);
+    return t;
+  }();
+  uint32_t c = 0xFFFFFFFFu;
+  for (; size >= 8; size -= 8, data += 8) {
+    uint64_t word;
+    std::memcpy(&word, data, 8);
+    word ^= c;
+    c = 0;
+    for (int k = 0; k < 8; ++k) c ^= table[7 - k][(word >> (8 * k)) & 0xFF];
+  }
+  while (size-- > 0) c = table[0][(c ^ *data++) & 0xFF] ^ (c >> 8);
+  return c ^ 0xFFFFFFFFu;
+}
+
+// A stream over one section.
+class Stream {
+ public:
+  explicit Stream(Bytes bytes) : bytes_(bytes) {}
+  template <class T>
+  T get() {
+    T value;
+    std::memcpy(&value, take(sizeof(T)), sizeof(T));
+    return value;
+  }
+  const uint8_t* take(uint64_t size) {
+    if (size > bytes_.size - at_) throw ModelError("the schedule is truncated");
+    const uint8_t* found = bytes_.data + at_;
+    at_ += size;
+    return found;
+  }
+  std::string text() {
+    const auto size = get<uint16_t>();
+    return {reinterpret_cast<const char*>(take(size)), size};
+  }
+  uint32_t count(uint64_t least_bytes_each) {
+    const auto n = get<uint32_t>();
+    if (n > kMostItems || n * least_bytes_each > bytes_.size - at_) throw ModelError("the schedule holds an unreasonable count");
+    return n;
+  }
+
+ private:
+  Bytes bytes_;
+  uint64_t at_ = 0;
+};
+
+gadl_dtype dtype_of(uint8_t code) {
+  if (code > GADL_DTYPE_BOOL) throw ModelError("the schedule holds an unknown element type");
+  return static_cast<gadl_dtype>(code);
+}
+
+// Dimensions whose product stays small.
+std::vector<int64_t> read_dims(Stream& s, int rank, int64_t element) {
+  if (rank > GADL_MOST_DIMS) throw ModelError("a tensor has too many dimensions");
+  std::vector<int64_t> dims;
+  uint64_t total = static_cast<uint64_t>(element);
+  for (int i = 0; i < rank; ++i) {
+    const auto d = s.get<int64_t>();
+    if (d < 0 || static_cast<uint64_t>(d) > kMostBytes || (d > 0 && total > kMostBytes / static_cast<uint64_t>(d))) throw ModelError("a tensor is unreasonably large");
+    total *= static_cast<uint64_t>(d);
+    dims.push_back(d);
+  }
+  return dims;
+}
+
+Tensor read_tensor(Stream& s) {
+  Tensor t;
+  t.info.name = s.text();
+  t.info.dtype = dtype_of(s.get<uint8_t>());
+  const auto layout = s.get<uint8_t>(), storage = s.get<uint8_t>(), rank = s.get<uint8_t>();
+  if (layout > GADL_LAYOUT_CHANNELS_LAST || storage > GADL_STORAGE_WEIGHTS) throw ModelError("a tensor has an unknown layout or storage");
+  t.info.layout = static_cast<gadl_layout>(layout);
+  t.storage = static_cast<gadl_storage>(storage);
+  t.info.dims = read_dims(s, rank, t.info.element_bytes());
+  t.offset = s.get<uint64_t>();
+  t.info.zero_point = s.get<int32_t>();
+  t.info.axis = s.get<int32_t>();
+  const uint32_t scales = s.count(8);
+  for (uint32_t i = 0; i < scales; ++i) t.info.scales.push_back(s.get<double>());
+  return t;
+}
+
+Requant read_requant(Stream& s) {
+  Requant r;
+  const auto rounding = s.get<uint8_t>();
+  if (rounding > static_cast<uint8_t>(npu::Round::F32)) throw ModelError("an attribute has an unknown rounding");
+  r.rounding = static_cast<npu::Round>(rounding);
+  const uint32_t n = s.count(5);
+  for (uint32_t i = 0; i < n; ++i) r.multiplier.push_back(s.get<int32_t>());
+  for (uint32_t i = 0; i < n; ++i) {
+    const auto shift = s.get<int8_t>();
+    if (shift < 1 || shift > 62) throw ModelError("a requantisation shifts by less than 1 or more than 62");
+    r.shift.push_back(shift);
+  }
+  if (n == 0) throw ModelError("a requantisation is empty");
+  return r;
+}
+
+Attribute read_attribute(Stream& s) {
+  Attribute a;
+  a.name = s.text();
+  const auto kind = s.get<uint8_t>();
+  if (kind > GADL_ATTR_REQUANTS) throw ModelError("an attribute has an unknown kind");
+  a.kind = static_cast<gadl_attr>(kind);
+  switch (a.kind) {
+    case GADL_ATTR_INT: a.integer = s.get<int64_t>(); break;
+    case GADL_ATTR_FLOAT: a.real = s.get<double>(); break;
+    case GADL_ATTR_STR: a.text = s.text(); break;
+    case GADL_ATTR_INTS:
+      for (uint32_t i = s.count(8); i > 0; --i) a.ints.push_back(s.get<int64_t>());
+      break;
+    case GADL_ATTR_FLOATS:
+      for (uint32_t i = s.count(8); i > 0; --i) a.reals.push_back(s.get<double>());
+      break;
+    case GADL_ATTR_TENSOR: {
+      TensorInfo t;
+      t.dtype = a.dtype = dtype_of(s.get<uint8_t>());
+      const auto rank = s.get<uint8_t>();
+      t.dims = read_dims(s, rank, t.element_bytes());
+      const uint8_t* data = s.take(static_cast<uint64_t>(t.bytes()));
+      a.bytes.assign(data, data + t.bytes());
+      break;
+    }
+    case GADL_ATTR_REQUANTS:
+      for (uint32_t i = s.count(5); i > 0; --i) a.requants.push_back(read_requant(s));
+      break;
+  }
+  return a;
+}
+
+std::vector<uint32_t> read_ids(Stream& s, std::size_t tensors, bool may_be_absent) {
+  std::vector<uint32_t> ids;
+  for (uint32_t i = s.count(4); i > 0; --i) {
+    const auto id = s.get<uint32_t>();
+    if (id >= tensors && !(may_be_absent && id == GADL_NO_TENSOR)) throw ModelError("a step names a tensor that is not there");
+    ids.push_back(id);
+  }
+  return ids;
+}
+
+Step read_step(Stream& s, const LoadedModel& model) {
+  Step step;
+  const auto kind = s.get<uint8_t>();
+  if (kind > GADL_STEP_SEGMENT) throw ModelError("a step has an unknown kind");
+  step.is_segment = kind == GADL_STEP_SEGMENT;
+  Call call;
+  call.op = s.text();
+  step.name = step.is_segment ? "segment" : call.op;
+  step.segment = s.get<uint32_t>();
+  step.operands = read_ids(s, model.tensors.size(), !step.is_segment);
+  step.results = read_ids(s, model.tensors.size(), false);
+  for (uint32_t i = s.count(3); i > 0; --i) call.attrs.items.push_back(read_attribute(s));
+  for (uint32_t id : step.results)
+    if (model.tensors[id].storage != GADL_STORAGE_ARENA) throw ModelError("a step writes into the weights");
+  if (step.results.empty()) throw ModelError("a step has no result");
+  step.result = model.tensors[step.results[0]].info.name;
+  if (step.is_segment) {
+    if (step.segment >= model.programs.size()) throw ModelError("a step names a segment that is not there");
+    return step;
+  }
+  for (uint32_t id : step.operands) call.in.push_back(id == GADL_NO_TENSOR ? nullptr : &model.tensors[id].info);
+  for (uint32_t id : step.results) call.out.push_back(&model.tensors[id].info);
+  step.kernel = prepare_kernel(call);
+  return step;
+}
+
+void check_places(const LoadedModel& model) {
+  for (const Tensor& t : model.tensors) {
+    const uint64_t limit = t.storage == GADL_STORAGE_WEIGHTS ? model.weights.size : model.arena_bytes;
+    const auto size = static_cast<uint64_t>(t.info.bytes());
+    if (t.offset % 8 != 0 || t.offset > limit || size > limit - t.offset) throw ModelError("tensor '" + t.info.name + "' leaves its storage");
+  }
+}
+
+}  // namespace
+
+LoadedModel load_model(const uint8_t* data, uint64_t size) {
+  if (size < GADL_HEADER_BYTES || std::memcmp(data, GADL_MAGIC, 4) != 0) throw ModelError("it is not a .gadl file");
+  const auto at = [&](uint64_t offset, auto& value) { std::memcpy(&value, data + offset, sizeof(value)); };
+  uint16_t major, minor;
+  uint64_t features, total;
+  uint32_t sections;
+  at(4, major);
+  at(6, minor);
+  at(8, features);
+  at(16, sections);
+  at(24, total);
+  if (major > GADL_ABI_MAJOR || (major == GADL_ABI_MAJOR && minor > GADL_ABI_MINOR)) {
+    throw VersionError("the artefact has ABI " + std::to_string(major) + "." + std::to_string(minor) + ", this runtime reads up to " +
+                       std::to_string(GADL_ABI_MAJOR) + "." + std::to_string(GADL_ABI_MINOR) + ": update the runtime, or compile with the older gadlc");
+  }
+  if (features & ~uint64_t{GADL_FEATURE_NPU}) throw VersionError("the artefact needs a feature that this runtime lacks: update the runtime");
+  if (total != size || sections > 65536 || GADL_HEADER_BYTES + uint64_t{GADL_ENTRY_BYTES} * sections > size) throw ModelError("the file is truncated");
+  LoadedModel model;
+  Bytes host;
+  for (uint32_t i = 0; i < sections; ++i) {
+    const uint64_t entry = GADL_HEADER_BYTES + uint64_t{GADL_ENTRY_BYTES} * i;
+    char name[17] = {};
+    std::memcpy(name, data + entry, 16);
+    uint32_t index, crc;
+    uint64_t offset, length;
+    at(entry + 16, index);
+    at(entry + 20, crc);
+    at(entry + 24, offset);
+    at(entry + 32, length);
+    if (offset > size || length > size - offset || crc32(data + offset, length) != crc) throw ModelError(std::string("section '") + name + "' is damaged");
+    const Bytes bytes{data + offset, length};
+    if (std::strcmp(name, "host") == 0) host = bytes;
+    if (std::strcmp(name, "weights") == 0) model.weights = bytes;
+    if (std::strcmp(name, "program") == 0) {
+      if (index != model.programs.size()) throw ModelError("the programs are out of order");
+      model.programs.push_back(bytes);
+    }
+  }
+  Stream s(host);
+  model.arena_bytes = s.get<uint64_t>();
+  if (model.arena_bytes > kMostBytes) throw ModelError("the arena is unreasonably large");
+  uint32_t counts[5];
+  for (uint32_t& n : counts) {
+    n = s.get<uint32_t>();
+    if (n > kMostItems) throw ModelError("the schedule holds an unreasonable count");
+  }
+  for (uint32_t i = 0; i < counts[0]; ++i) model.tensors.push_back(read_tensor(s));
+  check_places(model);
+  for (uint32_t i = 0; i < counts[1] + counts[2]; ++i) {
+    auto& list = i < counts[1] ? model.inputs : model.outputs;
+    const std::string name = s.text();
+    const auto id = s.get<uint32_t>();
+    if (id >= model.tensors.size() || (i < counts[1] && model.tensors[id].storage != GADL_STORAGE_ARENA)) throw ModelError("an input or output names a tensor that is not there");
+    list.emplace_back(name, id);
+  }
+  for (uint32_t i = 0; i < counts[4]; ++i) {
+    model.steps.push_back(read_step(s, model));
+    model.scratch_bytes = std::max<uint64_t>(model.scratch_bytes, model.steps.back().kernel.scratch_bytes);
+  }
+  if (model.scratch_bytes > kMostBytes) throw ModelError("a step needs an unreasonable amount of scratch memory");
+  return model;
+}
+
+}  // namespace gadl
