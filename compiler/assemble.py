@@ -12,6 +12,7 @@ import numpy as np
 from gadl.compiler.artifact.format import ALIGNMENT, Feature, Storage
 from gadl.compiler.artifact.writer import ArtifactBuilder, AttrValue, HostStep, RequantValue, SegmentStep, TensorRecord
 from gadl.compiler.ir.graph import Graph, Op, Value
+from gadl.compiler.ir.printer import print_graph
 from gadl.compiler.ir.types import Array, DType, Layout, Requant
 from gadl.passes.memory.allocate import Reuse, allocate
 from gadl.passes.plan.program import Buffer, Program, Region, Step
@@ -51,7 +52,8 @@ class Assembler:
             builder.outputs.append((name, self._tensor(builder, value, buffers)))
         builder.programs = [p.code for p in self.programs]
         builder.plans = [p.plan for p in self.programs]
-        builder.debug = {"segments": [[list(row) for row in p.debug] for p in self.programs]}
+        builder.debug = {"graph": print_graph(self.graph)} if self.keep else {}
+        builder.debug |= {"segments": [[list(row) for row in p.debug] for p in self.programs]}
         return builder
 
     def _schedule(self) -> list[Op | Segment]:

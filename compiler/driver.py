@@ -136,7 +136,8 @@ def compile(  # noqa: A001  (the API's name)
         placement = _placement_report(graph, found, chosen)
         manager.run(graph, [Pass("choose_layouts", choose_layouts)])
     with clock.stage("plan"):
-        segments = segments_of(graph.ops, graph.outputs)
+        everything = [v for op in graph.ops for v in op.results] if chosen.keep_tensors else graph.outputs
+        segments = segments_of(graph.ops, everything)
         programs: list[DeviceProgram] = []
         if found.backend is not None and segments:
             backend = found.backend(description)
@@ -147,6 +148,7 @@ def compile(  # noqa: A001  (the API's name)
     with clock.stage("assemble"):
         outputs = {n: expected[v.name] for n, v in zip(graph.output_names, graph.outputs) if v.data is None}
         manifest = _manifest(found, description, graph, precision, placement)
+        # With `keep_tensors`, a segment returns every tensor of its own.
         assembler = Assembler(graph, segments, programs, chosen.keep_tensors)
         data = assembler.build(manifest, pack_golden(golden, outputs), Feature.NPU if programs else Feature.NONE).to_bytes()
     report = _report(manifest, quant, placement, programs, data)

@@ -12,6 +12,7 @@ from .canonicalize.merge_duplicates import merge_duplicates
 from .canonicalize.merge_pads import merge_pads
 from .canonicalize.normalize_products import normalize_products
 from .canonicalize.remove_identities import remove_identities
+from .canonicalize.remove_row_reshapes import remove_row_reshapes
 from .fuse.fuse_drain import fuse_activation, fuse_residual
 from .fuse.recognize_composites import recognize_composites
 from .fuse.recognize_norms import recognize_norms
@@ -27,6 +28,7 @@ FLOAT_PIPELINE: tuple[Pass, ...] = (
     named(fold_affine),
     named(recognize_composites),
     named(recognize_norms),
+    named(remove_row_reshapes),
     named(merge_pads),
     Pass("fold_affine_again", fold_affine),
     named(fuse_activation),

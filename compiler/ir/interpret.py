@@ -27,7 +27,7 @@ def check_feeds(graph: Graph, feeds: Mapping[str, Array]) -> dict[str, Array]:
         if given.shape != value.shape:
             wrong.append(diagnostic("GADL-I010", name=value.name, detail=f"shape {given.shape}, expected {value.shape}"))
             continue
-        checked[value.name] = np.ascontiguousarray(given, value.dtype.numpy)
+        checked[value.name] = np.asarray(given, value.dtype.numpy, order="C")
     wrong += [diagnostic("GADL-I010", name=n, detail="no such input") for n in feeds if n not in {v.name for v in graph.inputs}]
     GadlError.raise_if(wrong)
     return checked

@@ -52,6 +52,8 @@ def apply_requant(values: Array, requant: Requant, axis: int | None = None) -> A
         shape = [1] * values.ndim
         shape[axis] = -1
         multiplier, shift = multiplier.reshape(shape), shift.reshape(shape)
+    else:
+        multiplier, shift = multiplier.reshape(()), shift.reshape(())
     if requant.rounding is Rounding.F32:
         scale = multiplier.astype(np.int32).view(np.float32)
         return np.asarray(np.rint(values.astype(np.float32) * scale), np.float64).astype(np.int64)

@@ -37,4 +37,10 @@ ENTRIES = (
         exit_code=2,
     ),
     Entry("GADL-U003", Text("there is no code {code}", "没有代码 {code}"), exit_code=2),
+    Entry(
+        "GADL-U070",
+        Text("internal error: {detail}", "内部错误：{detail}"),
+        fix=Text("run again with --debug and report the output", "加 --debug 重新运行并反馈输出"),
+        exit_code=70,
+    ),
 )

@@ -242,7 +242,7 @@ class Clamp(Unary):
         if op.inputs[0].dtype.is_integer:
             bounds = op.inputs[0].dtype.range
             low, high = (int(min(max(v, bounds[0]), bounds[1])) for v in (low, high))
-        return [np.clip(x, np.asarray(low, x.dtype), np.asarray(high, x.dtype))]
+        return [np.clip(x, np.asarray(low, x.dtype), np.asarray(high, x.dtype)).astype(x.dtype, copy=False)]
 
 
 def sigmoid(x: Array) -> Array:

@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`gadl`: run, measure, inspect and compare artefacts; list targets; check the installation; explain codes."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import platform
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from gadl.compiler.artifact.reader import ArtifactFile
+from gadl.compiler.diag import ExitCode, GadlError, Language, current_language
+from gadl.compiler.diag.catalog import Text, entries, entry
+
+from .common import command, load_arrays, save_arrays
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="opengadl")
+def main() -> None:
+    """Work with compiled models. / 处理编译后的模型。"""
+
+
+def _say(text: Text | None) -> str:
+    if text is None:
+        return ""
+    return text.zh if current_language() is Language.ZH else text.en
+
+
+@main.command()
+@click.argument("artifact", type=click.Path(path_type=Path))
+@click.option("--input", "source", type=click.Path(path_type=Path), required=True, help=".npz with one array per input")
+@click.option("--output", "target", type=click.Path(path_type=Path), help=".npz to write")
+@click.option("--device", help="Device [default: the artefact's]")
+@click.option("--raw", is_flag=True, help="Integers instead of floats")
+@command
+def run(artifact: Path, source: Path, target: Path | None, device: str | None, raw: bool) -> int:
+    """Run ARTIFACT once. / 运行一次。"""
+    from gadl.runtime.session import Session
+
+    session = Session(artifact, device)
+    results = session.run(load_arrays(source), raw=raw)
+    if target is not None:
+        save_arrays(target, results)
+    for name, array in results.items():
+        click.echo(f"{name}: {array.dtype}{list(array.shape)} min {array.min():.6g} max {array.max():.6g}")
+    return ExitCode.OK
+
+
+@main.command()
+@click.argument("artifact", type=click.Path(path_type=Path))
+@click.option("--input", "source", type=click.Path(path_type=Path), help=".npz; noise by default")
+@click.option("--runs", default=10, show_default=True)
+@click.option("--warmup", default=1, show_default=True)
+@click.option("--json", "as_json", is_flag=True)
+@command
+def bench(artifact: Path, source: Path | None, runs: int, warmup: int, as_json: bool) -> int:
+    """Time ARTIFACT: wall clock of this machine, cycles of a simulated device. / 测量时延。"""
+    from gadl.runtime.session import Session
+
+    session = Session(artifact, check=False)
+    rng = np.random.default_rng(0)
+    feeds = load_arrays(source) if source else {s.name: rng.standard_normal(s.shape).astype(s.numpy) for s in session.inputs}
+    for _ in range(warmup):
+        session.run(feeds)
+    times = []
+    for _ in range(max(1, runs)):
+        start = time.perf_counter()
+        session.run(feeds)
+        times.append((time.perf_counter() - start) * 1e3)
+    times.sort()
+    p90, p99 = (times[min(len(times) - 1, int(len(times) * q))] for q in (0.9, 0.99))
+    result: dict[str, Any] = {
+        "runs": len(times), "p50_ms": statistics.median(times), "p90_ms": p90, "p99_ms": p99,
+        "device": session.manifest.get("driver"), **session.counters,
+    }  # fmt: skip
+    clock = session.manifest.get("clock_mhz")
+    if clock and result["cycles"]:
+        result["device_latency_us"] = result["cycles"] / clock
+    if as_json:
+        click.echo(json.dumps(result, indent=1))
+    else:
+        for key, value in result.items():
+            click.echo(f"{key:<18} {value:.3f}" if isinstance(value, float) else f"{key:<18} {value}")
+    return ExitCode.OK
+
+
+@main.command()
+@click.argument("artifact", type=click.Path(path_type=Path))
+@click.option("--plan", is_flag=True, help="The plans of the device segments")
+@click.option("--asm", is_flag=True, help="The device programs as assembler text")
+@command
+def inspect(artifact: Path, plan: bool, asm: bool) -> int:
+    """Show what ARTIFACT holds. / 查看产物内容。"""
+    file = ArtifactFile.open(artifact)
+    if plan:
+        for index in range(len(file.programs)):
+            click.echo(file.section("plan", index).decode())
+        return ExitCode.OK
+    if asm:
+        from gadl.targets.npu.asm import disassemble
+        from gadl.targets.npu.container import core_code
+        from gadl.targets.npu.isa import decode
+
+        for code in file.programs:
+            click.echo(disassemble(decode(core_code(code))), nl=False)
+        return ExitCode.OK
+    click.echo(json.dumps(file.manifest, ensure_ascii=False, indent=1))
+    for (name, index), (at, size) in file.sections.items():
+        click.echo(f"{name:<10} {index:>3}  offset {at:>10}  {size:>10} B")
+    return ExitCode.OK
+
+
+@main.command()
+@click.option("--ops", is_flag=True, help="The constraints of each target")
+@command
+def targets(ops: bool) -> int:
+    """List the targets. / 列出目标设备。"""
+    from gadl.compiler.registry import targets as known
+
+    for target in known().values():
+        machines = f"  [{', '.join(target.machines)}]" if target.machines else ""
+        click.echo(f"{target.name:<8} {_say(target.summary)} ({_say(target.status)}){machines}")
+        if ops:
+            for name in sorted(target.device_ops):
+                click.echo(f"    {name}")
+            for row in target.constraints.rows:
+                click.echo(f"    not on the device: {', '.join(row.ops) or 'any op'}: {_say(row.reason)}")
+    return ExitCode.OK
+
+
+@main.command()
+@command
+def doctor() -> int:
+    """Check this installation. / 检查安装。"""
+    healthy = True
+    click.echo(f"python     {platform.python_version()} on {platform.machine()} {platform.system()}")
+    for name in ("opengadl", "numpy", "ml_dtypes", "onnx", "onnx-ir", "onnxsim", "onnxruntime", "torch"):
+        try:
+            version = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            version = "not installed"
+        click.echo(f"{name:<10} {version}")
+    for module in ("gadl.runtime._core", "gadl.targets.npu._sim"):
+        try:
+            importlib.import_module(module)
+            state = "ok"
+        except (ImportError, GadlError) as error:
+            state, healthy = f"missing: {error}", False
+        click.echo(f"{module:<22} {state}")
+    return ExitCode.OK if healthy else ExitCode.GATE_FAILED
+
+
+@main.command()
+@click.argument("code", required=False)
+@command
+def explain(code: str | None) -> int:
+    """Explain a message code, or list all. / 解释消息代码。"""
+    if code is None:
+        for item in entries():
+            click.echo(f"{item.code}  {_say(item.what)}")
+        return ExitCode.OK
+    try:
+        found = entry(code.upper())
+    except KeyError:
+        raise GadlError.of("GADL-U003", code=code) from None
+    for label, text in (("", found.what), ("why: ", found.why), ("now: ", found.now), ("fix: ", found.fix), ("", found.explain)):
+        if text is not None:
+            click.echo(f"{label}{_say(text)}")
+    return ExitCode.OK
+
+
+@main.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("artifact", type=click.Path(path_type=Path))
+@click.option("--input", "source", type=click.Path(path_type=Path), required=True, help=".npz with one array per input")
+@click.option("--json", "as_json", is_flag=True)
+@command
+def compare(model: Path, artifact: Path, source: Path, as_json: bool) -> int:
+    """Compare MODEL in float with ARTIFACT, layer by layer. / 逐层比较浮点模型与产物。
+
+    ARTIFACT must be compiled with --keep-tensors. Every tensor of integer type is also recomputed by the interpreter from
+    the artefact's own inputs of that op: the difference must be 0 bits.
+    """
+    from gadl.compiler.compare import compare_layers
+
+    rows, differing = compare_layers(model, artifact, load_arrays(source))
+    if as_json:
+        click.echo(json.dumps({"layers": [r.__dict__ for r in rows], "differing_elements": differing}, indent=1))
+    else:
+        click.echo(f"{'tensor':<44} {'SQNR dB':>8} {'cosine':>8} {'max abs':>10}")
+        for row in rows:
+            click.echo(f"{row.name[:44]:<44} {row.sqnr_db:>8.1f} {row.cosine:>8.5f} {row.max_abs:>10.4g}")
+        click.echo(f"simulator against interpreter: {differing} elements differ")
+    return ExitCode.OK if differing == 0 else ExitCode.GATE_FAILED
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`gadlc MODEL --target npu`: from a model to an artefact."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gadl.compiler.artifact.writer import save
+from gadl.compiler.calibration import Color, ImageLayout, ImageOptions, load_calibration
+from gadl.compiler.diag import ExitCode, Language, current_language
+from gadl.compiler.driver import Artifact, CompileOptions, compile, import_model
+from gadl.compiler.ir.passes import StopAfter
+from gadl.compiler.ir.printer import print_graph
+
+from .common import command, console, parse_shapes, show
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--target", default="npu", show_default=True, help="Target (see `gadl targets`)")
+@click.option("--machine", default="", help="Machine class or .toml file")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Artefact to write [default: MODEL.gadl]")
+@click.option("--calib", type=click.Path(path_type=Path), help="Calibration data: folder of images, list file or .npz")
+@click.option("--calib-limit", type=int, default=64, show_default=True, help="Samples to use")
+@click.option("--mean", help="Per channel, in 0..255: 123.7,116.3,103.5")
+@click.option("--std", help="Per channel, in 0..255")
+@click.option("--layout", type=click.Choice([x.value for x in ImageLayout]), default="auto", help="Axis order of image inputs")
+@click.option("--color", type=click.Choice([x.value for x in Color]), default="rgb", help="Channel order of image inputs")
+@click.option("--precision", default="", help="int8 | int16 | fp16 | float")
+@click.option("--observer", type=click.Choice(["minmax", "percentile"]), default="minmax", show_default=True)
+@click.option("--percentile", type=float, default=99.99, show_default=True)
+@click.option("--shape", "shapes", multiple=True, help="Fix a dynamic input: name:1,3,224,224")
+@click.option("--strict-placement", is_flag=True, help="Fail when an op would run on the host")
+@click.option("--keep-tensors", is_flag=True, help="Keep every tensor readable after a run (for `gadl compare`)")
+@click.option("--no-simplify", is_flag=True, help="Do not run onnxsim")
+@click.option("--no-self-check", is_flag=True, help="Do not run the artefact once")
+@click.option("--dump-ir", type=click.Path(path_type=Path), help="Write the graph after every pass")
+@click.option("--stop-after", help="Print the graph after this pass and end")
+@click.option("--report", type=click.Path(path_type=Path), help="Folder for report.json")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON")
+@command
+def main(
+    model: Path, target: str, machine: str, output: Path | None, calib: Path | None, calib_limit: int, mean: str | None,
+    std: str | None, layout: str, color: str, shapes: tuple[str, ...], no_simplify: bool, no_self_check: bool,
+    report: Path | None, as_json: bool, **options: Any,
+) -> int:  # fmt: skip
+    """Compile MODEL (.onnx, .pt2 or .gir) for a target. / 将模型编译到目标设备。"""
+    fixed = parse_shapes(shapes)
+    settings = {**options, "shapes": fixed, "simplify": not no_simplify, "self_check": not no_self_check}
+    calibration = None
+    if calib is not None:
+        images = ImageOptions(_floats(mean, 0.0), _floats(std, 1.0), ImageLayout(layout), Color(color))
+        inputs = import_model(model, CompileOptions(shapes=fixed, simplify=not no_simplify), lambda item: None).inputs
+        calibration = load_calibration(calib, inputs, images, calib_limit)
+    try:
+        with console.status("gadlc") as status:
+            artifact = compile(
+                model, target, machine, calibration, warn=show, watch=lambda stage: status.update(f"gadlc: {stage}"), **settings
+            )
+    except StopAfter as stop:
+        click.echo(print_graph(stop.graph, elide=True), nl=False)
+        return ExitCode.OK
+    path = output or Path(model.with_suffix(".gadl").name)
+    artifact.save(path)
+    text = json.dumps(artifact.report, ensure_ascii=False, indent=1, default=str)
+    if report is not None:
+        report.mkdir(parents=True, exist_ok=True)
+        save(text.encode() + b"\n", report / "report.json")
+    if as_json:
+        click.echo(text)
+    else:
+        for line in summary(artifact):
+            click.echo(line)
+    return ExitCode.OK
+
+
+def _floats(text: str | None, otherwise: float) -> tuple[float, ...]:
+    from gadl.compiler.diag import GadlError
+
+    try:
+        return (otherwise,) if text is None else tuple(float(v) for v in text.split(","))
+    except ValueError:
+        raise GadlError.of("GADL-U001", detail=f"'{text}' is not a list of numbers") from None
+
+
+def summary(artifact: Artifact) -> Iterator[str]:
+    """About a dozen lines for people, in their language."""
+    r, zh = artifact.report, current_language() is Language.ZH
+
+    def line(label: tuple[str, str], text: str) -> str:
+        name = label[1] if zh else label[0]
+        return f"{name:<10} {text}"
+
+    yield line(("model", "模型"), f"{r['model']} → {r['target']} {r['machine']} ({r['status']})")
+    place = r["placement"]
+    yield line(("placement", "放置"), f"{place[r['target']]} npu, {place['host']} host" if r["plan"] else f"{place['host']} host")
+    for reason in place["reasons"][:4]:
+        yield line(("", ""), f"host: {reason['op']} '{reason['name']}': {reason['reason']}")
+    if len(place["reasons"]) > 4:
+        yield line(("", ""), f"… {len(place['reasons']) - 4} more (--json)")
+    quant = r["quant"]
+    counts = f", {quant['integer_ops']} int / {len(quant['float_ops'])} float" if "integer_ops" in quant else ""
+    yield line(("precision", "精度"), f"{quant['precision']}{counts}")
+    plan = r["plan"]
+    if plan:
+        yield line(("plan", "计划"), f"SRAM peak {plan['sram_peak_bytes'] / 1024:.0f} KiB, {plan['steps']} steps")
+    if plan.get("cycles"):
+        share = 100 * plan["lbgeo_cycles"] / plan["cycles"]
+        ratio = plan["dram_bytes"] / max(1, plan["dram_bound_bytes"])
+        yield line(("DRAM", "DRAM"), f"{plan['dram_bytes'] / 1e6:.2f} MB / inference ({ratio:.2f} × least)")
+        yield line(("cycles", "周期"), f"{plan['cycles']:,} ({share:.1f} % of the physical limit), MAC {100 * plan['mac_utilisation']:.1f} %")
+        yield line(("latency", "时延"), f"{r['latency_us'] / 1000:.3f} ms (simulated)")
+    check = r.get("self_check")
+    if check:
+        equal = "simulator = interpreter, 0 bits differ" if check["equal"] else f"max difference {check['max_relative_difference']:.1e}"
+        yield line(("check", "自检"), equal)
+    yield line(("time", "用时"), f"{r['compile_s']:.2f} s")
+    yield line(("wrote", "写出"), f"{r['artifact']['path']} ({r['artifact']['bytes']:,} B)")
+
+
+if __name__ == "__main__":
+    main()
