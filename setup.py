@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Builds the extension modules through the root CMakeLists.txt."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).parent
+#: Extension modules by import name, with the CMake variable that says where each one goes.
+MODULES = {"gadl.runtime._core": "GADL_CORE_OUTPUT", "gadl.targets.npu._sim": "GADL_SIM_OUTPUT"}
+
+
+class CMakeBuild(build_ext):
+    """Configures and builds once; each module lands where setuptools expects it."""
+
+    def run(self) -> None:
+        cmake = shutil.which("cmake") or "cmake"
+        folder = ROOT / "build" / f"python-{sys.version_info[0]}.{sys.version_info[1]}"
+        places = [f"-D{variable}={Path(self.get_ext_fullpath(name)).resolve().parent}" for name, variable in MODULES.items()]
+        generator = ["-G", "Ninja"] if shutil.which("ninja") else []
+        configure = [cmake, "-S", str(ROOT), "-B", str(folder), *generator, "-DGADL_PYTHON=ON", f"-DPython_EXECUTABLE={sys.executable}"]
+        subprocess.check_call([*configure, *places])
+        subprocess.check_call([cmake, "--build", str(folder), "--target", "_core", "_sim", "--parallel", "2"])
+
+
+setup(
+    packages=find_packages("src"),
+    package_dir={"": "src"},
+    package_data={"gadl": ["py.typed"], "gadl.targets.npu": ["machines/*.toml"]},
+    ext_modules=[Extension(name, []) for name in MODULES],
+    cmdclass={"build_ext": CMakeBuild},
+    zip_safe=False,
+)
