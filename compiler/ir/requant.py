@@ -30,11 +30,13 @@ def quantize_multiplier(ratio: float, bits: int = 31) -> tuple[int, int]:
 
 
 def make_requant(ratios: Array | float, rounding: Rounding = Rounding.UP, bits: int = 31) -> Requant:
-    """The requantisation by one ratio or by one ratio per channel."""
+    """The requantisation by one ratio or by one ratio per channel; `ValueError` when one is out of range."""
     values = np.atleast_1d(np.asarray(ratios, np.float64))
     if rounding is Rounding.F32:
         return Requant(values.astype(np.float32).view(np.int32), np.ones(len(values), np.int8), rounding)
     pairs = [quantize_multiplier(float(v), bits) for v in values]
+    if rounding is Rounding.TFL2 and any(m and s < 31 for m, s in pairs):
+        raise ValueError(f"ratio {values.max()} is too large for rounding 'tfl2'")
     return Requant(np.array([p[0] for p in pairs], np.int32), np.array([p[1] for p in pairs], np.int8), rounding)
 
 

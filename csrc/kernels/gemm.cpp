@@ -120,6 +120,19 @@ void convert_whole(const uint8_t* from, int64_t zero, int64_t count, int64_t fro
 
 }  // namespace
 
+Kind kind_of(const Call& call) {
+  const TensorInfo &a = call.input(0), &b = call.input(1);
+  require(a.is_float() == b.is_float() && a.is_float() == call.result().is_float(), call, "the element types do not fit");
+  if (a.is_float()) return Kind::kReal;
+  bool narrow = true;
+  for (const TensorInfo* t : {&a, &b}) {
+    require(t->dtype != GADL_DTYPE_BOOL && t->dtype != GADL_DTYPE_I64, call, "operands are integers of at most 32 bits");
+    require(t->zero_point >= INT16_MIN && t->zero_point <= INT16_MAX, call, "a zero point is out of range");
+    narrow = narrow && t->element_bytes() == 1 && t->zero_point >= -255 && t->zero_point <= 255;
+  }
+  return narrow ? Kind::kNarrow : Kind::kWide;
+}
+
 template <class T>
 Tile<T> tile_function() {
 #if GADL_AVX2

@@ -35,6 +35,11 @@ struct Wide {
   static constexpr int64_t kStep = 1;
 };
 
+enum class Kind { kReal, kNarrow, kWide };
+
+// Which of the three a call needs, with its operand types checked. Out of contract, narrow sums wrap at 32 bits.
+Kind kind_of(const Call& call);
+
 template <class T>
 using Tile = void (*)(const typename T::Element* const* rows, const typename T::Element* panel, int64_t steps, typename T::Sum* sums);
 template <class T>

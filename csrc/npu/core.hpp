@@ -3,6 +3,7 @@
 #pragma once
 #include <array>
 #include <cstdint>
+#include <initializer_list>
 #include <vector>
 
 #include "program.hpp"
@@ -14,21 +15,26 @@ struct Region {
   uint64_t size = 0;
 };
 
-// A byte range that an instruction touches: rows of `row` bytes, `counts` times at `strides` (hull for the race detector).
+// Bytes that an instruction touches: rows of `row` bytes at every combination of `dims`, all inside [begin, end).
 struct Access {
-  enum class Space : uint8_t { kSram, kAcc, kDram } space = Space::kSram;
+  enum class Space : uint8_t { kSram, kAcc, kDram };
+  struct Dim {
+    int64_t count = 1, stride = 0;  // stride > 0 where count > 1
+  };
+  Space space = Space::kSram;
   bool write = false;
   uint8_t region = 0;
   int64_t begin = 0, end = 0;
-  int64_t bytes = 0;  // bytes moved, at most end - begin per pass
+  int64_t bytes = 0;  // bytes moved
+  int64_t row = 0;
+  std::array<Dim, 4> dims{};
+  bool dense() const { return end - begin == row; }
 };
 
 class Core {
  public:
   explicit Core(const Machine& machine);
 
-  // Everything the instruction reads and writes, checked against the memories; throws SimError when it leaves them.
-  void accesses(const Instr& instr, const std::array<Region, kRegions>& regions, std::vector<Access>& found) const;
   // Executes the instruction; `accesses` must have passed.
   void execute(const Instr& instr, const std::array<Region, kRegions>& regions);
 
@@ -38,12 +44,20 @@ class Core {
   int64_t sram_size() const { return static_cast<int64_t>(sram_.size()); }
   int64_t acc_size() const { return static_cast<int64_t>(acc_.size()); }
 
-  std::array<int64_t, 32> registers{};
-
  private:
   std::vector<uint8_t> sram_, acc_;
-  std::vector<uint8_t> scratch_;
 };
+
+// Sizes of the memories that accesses are checked against.
+struct Extents {
+  int64_t sram = 0, acc = 0;
+  std::array<uint64_t, kRegions> regions{};
+};
+
+// Everything the instruction reads and writes; throws SimError when it leaves the memories.
+void accesses(const Instr& instr, const Extents& extents, std::vector<Access>& found);
+// The product of counts from a program; throws SimError above 2^32, so that no program overflows or hangs the simulator.
+int64_t checked_product(std::initializer_list<int64_t> factors, const char* what);
 
 // Executors by group (one file each).
 void execute_product(Core& core, const Instr& instr);

@@ -22,6 +22,25 @@ inline double mma_rate(const Machine& m, Type type) {
   }
 }
 
+// Multiply-accumulates of the array in one cycle, one core, at rate 1.
+inline double peak_macs(const Machine& m, bool depthwise) {
+  const double depth = std::max(m[Parameter::mma_shape_2], depthwise ? m[Parameter::mma_dw_taps] : 0.0);
+  return m[Parameter::mma_shape_0] * m[Parameter::mma_shape_1] * depth;
+}
+
+// Systolic, the next stationary tile loads behind the current one.
+inline bool is_shadowed(const Machine& m) {
+  return m.integer(Parameter::mma_flow) == static_cast<int64_t>(Flow::kWeightStationary) && m[Parameter::mma_shadow] != 0;
+}
+
+// Cycles of one fold of `pixels` rows with shadow loading: the array takes a new instruction at best every fourth cycle.
+inline double shadowed_fold_cycles(int64_t pixels) { return static_cast<double>(std::max<int64_t>(pixels, 4)); }
+
+// The same where the next fold has other weights.
+inline double shadowed_fold_reload_cycles(const Machine& m, int64_t pixels) {
+  return std::max(shadowed_fold_cycles(pixels), m[Parameter::mma_shape_2]);
+}
+
 // Occupancy of the array by pixels x oc outputs, each a sum over kh x kw taps of ic channels (6.1).
 inline double conv_cycles(const Machine& m, int64_t pixels, int64_t oc, int64_t ic, int64_t kh, int64_t kw, Type type) {
   const int64_t tm = m.integer(Parameter::mma_shape_0), tn = m.integer(Parameter::mma_shape_1), tk = m.integer(Parameter::mma_shape_2);
@@ -32,14 +51,14 @@ inline double conv_cycles(const Machine& m, int64_t pixels, int64_t oc, int64_t 
   }
   if (flow == Flow::kWeightStationary) {
     const int64_t folds = ceil_div(depth, tk) * ceil_div(oc, tn);
-    if (m[Parameter::mma_shadow] != 0) return static_cast<double>(folds * std::max<int64_t>({pixels, 4, tk}));
+    if (is_shadowed(m)) return static_cast<double>(folds) * shadowed_fold_reload_cycles(m, pixels);
     return static_cast<double>(folds * (2 * tk + tn + pixels - 2));
   }
   const int64_t steps = ic >= tk ? kh * kw * ceil_div(ic, tk) : kh * ceil_div(kw * ic, tk);
   return static_cast<double>(ceil_div(pixels, tm) * ceil_div(oc, tn) * steps) / mma_rate(m, type);
 }
 
-// Depthwise: Tm pixels x Tn channels x dw_taps taps per cycle.
+// Depthwise: Tm pixels x Tn channels x dw_taps taps per cycle; each count rounds up by itself. Every flow does it alike.
 inline double depthwise_cycles(const Machine& m, int64_t pixels, int64_t channels, int64_t taps, Type type) {
   const int64_t tm = m.integer(Parameter::mma_shape_0), tn = m.integer(Parameter::mma_shape_1);
   return static_cast<double>(ceil_div(pixels, tm) * ceil_div(channels, tn) * ceil_div(taps, m.integer(Parameter::mma_dw_taps))) / mma_rate(m, type);

@@ -2,60 +2,62 @@
 #include "races.hpp"
 
 namespace gadl::npu {
+namespace {
 
-std::map<int64_t, History::State>::iterator History::split(int64_t at) {
-  auto next = ranges_.lower_bound(at);
-  if (next != ranges_.end() && next->first == at) return next;
-  if (next != ranges_.begin()) {
-    auto before = std::prev(next);
-    if (before->second.end > at) {
-      State tail = before->second;
-      before->second.end = at;
-      return ranges_.emplace_hint(next, at, std::move(tail));
-    }
-  }
-  return next;
+constexpr int64_t kMostPages = 1024;
+constexpr int kLeastShift = 8;
+
+// True when some byte of the rows of `a` from dimension `dim` on, starting at `base`, lies in [begin, end).
+bool touches(const Access& a, size_t dim, int64_t base, int64_t begin, int64_t end) {
+  while (dim < a.dims.size() && a.dims[dim].count == 1) ++dim;
+  if (dim == a.dims.size()) return base < end && begin < base + a.row;
+  int64_t inner = a.row;
+  for (size_t d = dim + 1; d < a.dims.size(); ++d) inner += (a.dims[d].count - 1) * a.dims[d].stride;
+  const Access::Dim& outer = a.dims[dim];
+  // Copies i with base + i * stride + inner > begin and base + i * stride < end.
+  const int64_t low = begin - base - inner, high = end - base - 1;
+  if (high < 0) return false;
+  const int64_t first = low < 0 ? 0 : low / outer.stride + 1, last = std::min(outer.count - 1, high / outer.stride);
+  for (int64_t i = first; i <= last; ++i)
+    if (touches(a, dim + 1, base + i * outer.stride, begin, end)) return true;
+  return false;
 }
 
-History::Conflict History::access(int64_t begin, int64_t end, bool write, int queue, uint32_t index, const Clock& known) {
-  Conflict conflict;
-  const auto check = [&](int other, uint32_t other_index, bool was_write) {
-    if (!conflict.found && other != queue && known[other] < other_index) conflict = {true, other, other_index, was_write};
-  };
-  auto at = split(begin);
-  split(end);
-  if (write) {
-    while (at != ranges_.end() && at->first < end) {
-      if (at->second.write_queue >= 0) check(at->second.write_queue, at->second.write_index, true);
-      for (const auto& [reader, reader_index] : at->second.readers) check(reader, reader_index, false);
-      at = ranges_.erase(at);
-    }
-    ranges_[begin] = State{end, queue, index, {}};
-    return conflict;
+int64_t rows_of(const Access& a) {
+  int64_t rows = 1;
+  for (const Access::Dim& dim : a.dims) rows *= dim.count;
+  return rows;
+}
+
+bool any_row_touches(const Access& rows, size_t dim, int64_t base, const Access& other) {
+  while (dim < rows.dims.size() && rows.dims[dim].count == 1) ++dim;
+  if (dim == rows.dims.size()) return touches(other, 0, other.begin, base, base + rows.row);
+  for (int64_t i = 0; i < rows.dims[dim].count; ++i)
+    if (any_row_touches(rows, dim + 1, base + i * rows.dims[dim].stride, other)) return true;
+  return false;
+}
+
+}  // namespace
+
+bool intersects(const Access& a, const Access& b) {
+  if (a.space != b.space || a.region != b.region || a.begin >= b.end || b.begin >= a.end) return false;
+  if (a.dense() && b.dense()) return true;
+  const Access& fewer = rows_of(a) <= rows_of(b) ? a : b;
+  return any_row_touches(fewer, 0, fewer.begin, &fewer == &a ? b : a);
+}
+
+History::History(int64_t size) {
+  for (shift_ = kLeastShift; (size >> shift_) >= kMostPages; ++shift_) {
   }
-  int64_t cursor = begin;
-  at = ranges_.lower_bound(begin);
-  while (cursor < end) {
-    if (at == ranges_.end() || at->first > cursor) {
-      const int64_t stop = at == ranges_.end() ? end : std::min(end, at->first);
-      at = std::next(ranges_.emplace_hint(at, cursor, State{stop, -1, 0, {{queue, index}}}));
-      cursor = stop;
-      continue;
-    }
-    State& state = at->second;
-    if (state.write_queue >= 0) check(state.write_queue, state.write_index, true);
-    bool known_reader = false;
-    for (auto& [reader, reader_index] : state.readers) {
-      if (reader == queue) {
-        reader_index = index;
-        known_reader = true;
-      }
-    }
-    if (!known_reader) state.readers.emplace_back(queue, index);
-    cursor = state.end;
-    ++at;
+  pages_.resize(static_cast<size_t>(size >> shift_) + 1);
+}
+
+uint64_t History::shape_of(const Access& access) {
+  uint64_t hash = static_cast<uint64_t>(access.row);
+  for (const Access::Dim& dim : access.dims) {
+    for (const int64_t value : {dim.count, dim.stride}) hash = (hash ^ static_cast<uint64_t>(value)) * 0x9E3779B97F4A7C15u;
   }
-  return conflict;
+  return hash;
 }
 
 }  // namespace gadl::npu

@@ -26,7 +26,7 @@ inline int64_t round_shift(int64_t product, int shift, Round rounding) {
     return (high >> left) + (rest > threshold ? 1 : 0);
   }
   const int64_t floor = product >> shift;
-  const int64_t rest = product - (floor << shift), half = int64_t{1} << (shift - 1);
+  const int64_t half = int64_t{1} << (shift - 1), rest = product & (half * 2 - 1);
   switch (rounding) {
     case Round::UP: return floor + (rest >= half);
     case Round::EVEN: return floor + (rest > half || (rest == half && (floor & 1)));
@@ -39,9 +39,13 @@ inline int64_t round_shift(int64_t product, int shift, Round rounding) {
 // R(value): no zero point, no clamp.
 inline int64_t requantize(int64_t value, int32_t multiplier, int shift, Round rounding) {
   if (rounding == Round::F32) {
-    return static_cast<int64_t>(std::nearbyint(static_cast<float>(value) * bits_to_float(multiplier)));
+    const float rounded = std::nearbyint(static_cast<float>(value) * bits_to_float(multiplier));
+    // Limits far outside every integer type's range, so that the conversion is defined; NaN becomes 0.
+    return rounded != rounded ? 0 : static_cast<int64_t>(std::min(std::max(rounded, -0x1p62f), 0x1p62f));
   }
-  return round_shift(value * static_cast<int64_t>(multiplier), shift, rounding);
+  // In contract the product fits 63 bits; out of it, it wraps.
+  const uint64_t product = static_cast<uint64_t>(value) * static_cast<uint64_t>(static_cast<int64_t>(multiplier));
+  return round_shift(static_cast<int64_t>(product), shift, rounding);
 }
 
 inline int64_t clamp64(int64_t value, int64_t low, int64_t high) { return std::min(std::max(value, low), high); }

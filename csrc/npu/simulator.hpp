@@ -8,6 +8,8 @@
 
 #include "core.hpp"
 #include "program.hpp"
+#include "sequencer.hpp"
+#include "work.hpp"
 
 namespace gadl::npu {
 
@@ -18,21 +20,33 @@ struct Options {
 };
 
 struct TraceEvent {
-  uint8_t core, queue;
+  uint8_t core;
+  Unit unit;
   Op op;
   uint32_t debug;
-  double start, end;
+  double start, end;  // work starts after issue and latency, which [start, end) includes
 };
 
 struct Report {
   double cycles = 0;
-  uint64_t instructions = 0, macs = 0, dram_read_bytes = 0, dram_write_bytes = 0;
+  double bound_cycles = 0;  // no machine of this shape moves and computes the program's bytes and products faster
+  uint64_t instructions = 0, macs = 0;
+  uint64_t dram_read_bytes = 0, dram_write_bytes = 0;  // as the instructions say
+  uint64_t dram_burst_bytes = 0;                       // in whole bursts
   int64_t sram_peak_bytes = 0;
-  std::vector<double> busy;  // per core and queue
+  std::vector<double> busy;  // cycles per core and queue
   std::map<uint32_t, double> cycles_by_debug;
   std::vector<TraceEvent> trace;
 };
 
+// A core's code, ready to run: what each instruction costs and touches is known, except where address registers decide.
+struct CoreCode {
+  Sequence sequence;
+  std::vector<Work> works;            // by instruction
+  std::vector<uint32_t> debug_slots;  // by instruction: position of its debug id in `Simulator::debug_ids`
+};
+
+// One program in one memory. Use by one thread at a time; instances are independent.
 class Simulator {
  public:
   // Parses and keeps a pointer to the container (constants live in it); throws SimError.
@@ -41,11 +55,15 @@ class Simulator {
   const Program& program() const { return program_; }
   // Memory of regions 1-7; region 0 is bound to the constants.
   void bind_region(int index, uint8_t* data, uint64_t size);
-  // Runs all cores to END; throws SimError on races, deadlock and accesses out of bounds.
+  // Runs all cores to END; throws SimError on races, deadlock and accesses out of bounds. Without `functional` the memory
+  // stays untouched and only regions' sizes count, so nothing need be bound.
   Report run(const Options& options);
 
  private:
   Program program_;
+  Extents extents_;
+  std::vector<CoreCode> cores_;
+  std::vector<uint32_t> debug_ids_;
   std::array<Region, kRegions> regions_{};
 };
 

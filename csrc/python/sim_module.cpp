@@ -27,12 +27,14 @@ py::dict to_dict(const Report& report) {
   out["macs"] = report.macs;
   out["dram_read_bytes"] = report.dram_read_bytes;
   out["dram_write_bytes"] = report.dram_write_bytes;
+  out["dram_burst_bytes"] = report.dram_burst_bytes;
+  out["bound_cycles"] = report.bound_cycles;
   out["sram_peak_bytes"] = report.sram_peak_bytes;
   out["busy"] = report.busy;
   out["cycles_by_debug"] = report.cycles_by_debug;
   py::list trace;
   for (const TraceEvent& e : report.trace) {
-    trace.append(py::make_tuple(e.core, e.queue, find_op(e.op)->name, e.debug, e.start, e.end));
+    trace.append(py::make_tuple(e.core, static_cast<int>(e.unit), find_op(e.op)->name, e.debug, e.start, e.end));
   }
   out["trace"] = trace;
   return out;

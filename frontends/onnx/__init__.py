@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from gadl.compiler.diag import Diagnostic, GadlError, diagnostic
+from gadl.compiler.diag import Diagnostic, GadlError, Severity, diagnostic
 from gadl.compiler.ir.graph import Graph
 
 from . import elementwise, nn, norm, quant, shape
@@ -31,8 +31,18 @@ def import_onnx(
     be expressed (`GADL-F002`, `GADL-F005`).
     """
     wanted = dict(shapes or {})
-    model, name, file = load_model(source, wanted, simplify, warn)
-    return Importer(model, name, file).run(_input_shapes(model, wanted, file))
+    model, simplified, name, file = load_model(source, wanted, simplify, warn)
+    found = _input_shapes(model, wanted, file)
+    if simplified is not None:
+        try:
+            return Importer(simplified, name, file).run(found)
+        except GadlError as error:
+            # Some onnxsim releases make graphs that are not valid: the model as it is decides.
+            detail = f"its graph is not valid ({len(error.diagnostics)} nodes)"
+            graph = Importer(model, name, file).run(found)
+            warn(diagnostic("GADL-F004", file, Severity.WARNING, detail=detail))
+            return graph
+    return Importer(model, name, file).run(found)
 
 
 def _input_shapes(model: Any, wanted: dict[str, tuple[int, ...]], file: str) -> dict[str, tuple[int, ...]]:

@@ -10,7 +10,7 @@ import numpy as np
 from gadl.compiler.ir.graph import Value
 from gadl.compiler.ir.types import DType
 
-from .importer import Node, Unsupported, importer, ir_dtype
+from .node import Node, Unsupported, importer, ir_dtype
 
 _BINARY = {
     "Add": "add", "Sub": "sub", "Mul": "mul", "Div": "div", "Pow": "pow", "Equal": "equal", "Less": "less",

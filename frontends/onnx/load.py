@@ -18,8 +18,11 @@ MOST_SIMPLIFIED_BYTES = 512 << 20
 
 def load_model(
     source: Path | str | Any, shapes: dict[str, tuple[int, ...]], simplify: bool, warn: Callable[[Diagnostic], None]
-) -> tuple[Any, str, str]:
-    """An `onnx_ir.Model`, its name and the file name for messages; `GADL-F001` when it cannot be read."""
+) -> tuple[Any, Any, str, str]:
+    """An `onnx_ir.Model`, its simplified form (or None), its name and the file name for messages.
+
+    `GADL-F001` when it cannot be read.
+    """
     if not isinstance(source, (str, Path)):
         proto, path = source, None
     else:
@@ -39,10 +42,11 @@ def load_model(
     except Exception as error:  # protobuf and onnx-ir raise many types on damaged files
         detail = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise GadlError.of("GADL-F001", file, path=file, detail=detail) from None
+    simplified = None
     if simplify and small and not _is_quantised(model):
-        model = _simplified(model, proto, path, shapes, warn) or model
+        simplified = _simplified(model, proto, path, shapes, warn)
     name = (path.stem if path is not None else model.graph.name) or "model"
-    return model, name, file
+    return model, simplified, name, file
 
 
 def _is_quantised(model: Any) -> bool:

@@ -8,47 +8,18 @@ import math
 import numpy as np
 
 from gadl.compiler.ir.graph import Value
+from gadl.compiler.ir.types import Array
 
-from .importer import Node, Unsupported, importer
-
-
-def _window(node: Node, kernel: tuple[int, ...], extents: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
-    """Strides, pads and dilations of a window, `auto_pad` worked out."""
-    rank = len(kernel)
-    strides = node.ints("strides") or (1,) * rank
-    dilations = node.ints("dilations") or (1,) * rank
-    pads = node.ints("pads") or (0,) * (2 * rank)
-    auto = node.attr("auto_pad", "NOTSET")
-    if auto == "VALID":
-        pads = (0,) * (2 * rank)
-    elif auto in ("SAME_UPPER", "SAME_LOWER"):
-        before, after = [], []
-        for extent, k, s, d in zip(extents, kernel, strides, dilations):
-            total = max(0, (-(-extent // s) - 1) * s + (k - 1) * d + 1 - extent)
-            less, more = total // 2, total - total // 2
-            before.append(less if auto == "SAME_UPPER" else more)
-            after.append(more if auto == "SAME_UPPER" else less)
-        pads = (*before, *after)
-    return {"strides": strides, "pads": pads, "dilations": dilations}
-
-
-def _crop_negative(node: Node, x: Value, window: dict[str, tuple[int, ...]]) -> Value:
-    """Negative pads cut the input; the window then starts at 0."""
-    pads, rank = window["pads"], len(window["strides"])
-    if min(pads) >= 0:
-        return x
-    starts = (0, 0, *(max(0, -p) for p in pads[:rank]))
-    sizes = tuple(d - s - (max(0, -pads[rank + i - 2]) if i >= 2 else 0) for i, (d, s) in enumerate(zip(x.shape, starts)))
-    window["pads"] = tuple(max(0, p) for p in pads)
-    return node.emit("slice", x, starts=starts, sizes=sizes, steps=(1,) * len(starts))
+from .node import Node, Unsupported, importer
+from .window import crop_negative, window_of
 
 
 @importer("Conv")
 def conv(node: Node) -> Value:
     """Conv 1, 11, 22."""
     x, w = node.operand(0), node.operand(1)
-    window = _window(node, w.shape[2:], x.shape[2:])
-    x = _crop_negative(node, x, window)
+    window = window_of(node, w.shape[2:], x.shape[2:])
+    x = crop_negative(node, x, window)
     return node.emit("conv", x, w, node.optional(2), groups=node.attr("group", 1), **window)
 
 
@@ -135,7 +106,7 @@ def max_pool(node: Node) -> Value:
     if len(node.node.outputs) > 1 and node.node.outputs[1].name:
         raise Unsupported("the indices of MaxPool are not computed")
     x, kernel = node.operand(0), node.ints("kernel_shape") or ()
-    window = _window(node, kernel, x.shape[2:])
+    window = window_of(node, kernel, x.shape[2:])
     return node.emit("max_pool", x, kernel=kernel, ceil_mode=bool(node.attr("ceil_mode", 0)), **window)
 
 
@@ -143,7 +114,7 @@ def max_pool(node: Node) -> Value:
 def average_pool(node: Node) -> Value:
     """AveragePool 1 to 22."""
     x, kernel = node.operand(0), node.ints("kernel_shape") or ()
-    window = _window(node, kernel, x.shape[2:])
+    window = window_of(node, kernel, x.shape[2:])
     if any(d != 1 for d in window.pop("dilations")):
         raise Unsupported("dilated average pooling")
     return node.emit("avg_pool", x, kernel=kernel, ceil_mode=bool(node.attr("ceil_mode", 0)),
@@ -173,6 +144,7 @@ def resize(node: Node) -> Value:
     old = node.op_type == "Upsample" or node.opset < 11
     if node.attr("antialias", 0) or node.attr("exclude_outside", 0):
         raise Unsupported("antialias and exclude_outside")
+    scales: Array | None
     if node.op_type == "Upsample" and node.attr("scales") is not None:
         scales = np.asarray(node.attr("scales"), np.float32)
         sizes = None

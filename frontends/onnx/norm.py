@@ -7,7 +7,7 @@ import math
 
 from gadl.compiler.ir.graph import Value
 
-from .importer import Node, Unsupported, importer
+from .node import Node, Unsupported, importer
 
 
 @importer("BatchNormalization")

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from gadl.compiler.ir.graph import Value
 from gadl.compiler.ir.types import DType
 
-from .importer import Node, Unsupported, importer
+from .node import Node, Unsupported, importer
 
 
 @importer("Constant")
@@ -58,6 +59,8 @@ def range_(node: Node) -> Value:
 def non_zero(node: Node) -> Value:
     """NonZero of a constant."""
     data = node.constant(0)
+    if data is None:
+        raise Unsupported("the operand is missing")
     return node.const(np.stack(np.nonzero(data)).astype(np.int64))
 
 
@@ -170,7 +173,7 @@ def pad(node: Node) -> Value:
     if pads is None:
         raise Unsupported("pads are missing")
     value = node.attr("value", 0.0)
-    axes = range(x.type.rank)
+    axes: Sequence[int] = range(x.type.rank)
     if node.opset >= 11:
         given = node.constant(2)
         value = 0.0 if given is None or not given.size else float(given.reshape(-1)[0])
@@ -248,4 +251,4 @@ def eye_like(node: Node) -> Value:
     """An identity matrix of a static shape."""
     x = node.operand(0)
     dtype = x.dtype if node.attr("dtype") is None else DType.F32
-    return node.const(np.eye(*x.shape, k=int(node.attr("k", 0)), dtype=dtype.numpy))
+    return node.const(np.eye(x.shape[0], x.shape[1], k=int(node.attr("k", 0)), dtype=dtype.numpy))

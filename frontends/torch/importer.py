@@ -197,9 +197,10 @@ class Importer:
         self.values[name] = self.graph.add_input(name, TensorType(dtype, tuple(int(d) for d in found.shape)))
 
     def _outputs(self) -> None:
-        """User outputs under the names that torch gave them."""
+        """User outputs under the keys of a returned dict, else under the names that torch gave them."""
         values: list[Value] = []
         names: list[str] = []
+        keys = _dict_keys(self.program)
         for index, spec in enumerate(self.program.graph_signature.output_specs):
             kind, name = spec.kind.name, getattr(spec.arg, "name", f"output {index}")
             if kind != "USER_OUTPUT":
@@ -212,7 +213,8 @@ class Importer:
                 self.problems.append(diagnostic("GADL-F015", self.file, value=f"output {index}", detail=repr(shown)))
                 continue
             values.append(value)
-            names.append(name if name not in names else f"{name}_{index}")
+            wanted = keys[len(names)] if keys else name
+            names.append(wanted if wanted not in names else f"{wanted}_{index}")
         GadlError.raise_if(self.problems)
         self.graph.set_outputs(values, names)
 
@@ -281,6 +283,15 @@ class Importer:
         stack = list((node.meta.get("nn_module_stack") or {}).values())
         module = next((entry[0] for entry in reversed(stack) if entry[0]), "")
         return Location(self.file, f"{module}/{node.name}" if module else node.name, index, source_line(node.meta))
+
+
+def _dict_keys(program: Any) -> list[str]:
+    """The keys of the flat dict of tensors that a program returns, or nothing when it returns something else."""
+    spec = program.call_spec.out_spec
+    children = getattr(spec, "children_specs", None)
+    if spec is None or getattr(spec, "type", None) is not dict or not children or any(c.num_nodes != 1 for c in children):
+        return []
+    return [str(key) for key in spec.context]
 
 
 _FRAME = re.compile(r'File "([^"\n]*)", line (\d+), in (\S+)')

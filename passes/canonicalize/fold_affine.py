@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from gadl.compiler.ir.graph import Graph, Op, Value
@@ -36,20 +38,55 @@ def decompose_batch_norm(graph: Graph) -> bool:
 def fold_affine(graph: Graph) -> bool:
     """`conv(x, w, b) * k  -->  conv(x, w * k, b * k)` and `conv(x, w, b) + c  -->  conv(x, w, b + c)`.
 
-    k and c are constants with one value per output channel (or one for all). Both hold because the sum is linear in w
-    and b; products of constants are formed in f64 and rounded once.
+    k and c are constants with one value per output channel (or one for all); quotients and differences likewise. All hold
+    because the sum is linear in w and b. A chain is folded in f64 and rounded once.
     """
     changed = False
     for op in list(graph.ops):
-        if op.name not in _WEIGHTED or op.operand(3) is not None or "clamp" in op.attrs:
+        weights, bias = op.operand(1), op.operand(2)
+        constant = weights is not None and weights.data is not None and (bias is None or bias.data is not None)
+        if op.name not in _WEIGHTED or not constant or op.operand(3) is not None or "clamp" in op.attrs:
             continue
-        while _absorb(graph, op):
+        folded = _Parameters.of(op)
+        count = 0
+        while _absorb(graph, op, folded):
+            count += 1
+        if count:
+            folded.store(graph, op)
             changed = True
     return changed
 
 
-def _absorb(graph: Graph, op: Op) -> bool:
-    """Fold one following mul, add, sub or div by constants."""
+@dataclass
+class _Parameters:
+    """Weights and bias (None where the op has none) in f64 while a chain is folded."""
+
+    weights: Array
+    bias: Array | None
+
+    @classmethod
+    def of(cls, op: Op) -> _Parameters:
+        weights, bias = (None if v is None or v.data is None else v.data.astype(np.float64) for v in _operands(op))
+        if weights is None:
+            raise ValueError("weights must be constant")
+        return cls(weights, bias)
+
+    def store(self, graph: Graph, op: Op) -> None:
+        """Give the op constants of its own: others may share the old ones."""
+        weights, bias = _operands(op)
+        dtype = op.result.dtype.numpy
+        name = weights.name if weights is not None else "weights"
+        op.set_operand(1, graph.constant(self.weights.astype(dtype), name))
+        if self.bias is not None:
+            op.set_operand(2, graph.constant(self.bias.astype(dtype), bias.name if bias is not None else "bias"))
+
+
+def _operands(op: Op) -> tuple[Value | None, Value | None]:
+    return op.operand(1), op.operand(2)
+
+
+def _absorb(graph: Graph, op: Op, into: _Parameters) -> bool:
+    """Fold one following mul, add, sub or div by constants; its result becomes the op's."""
     user = only_user(op.result, graph)
     if user is None or user.name not in ("mul", "add", "sub", "div") or "clamp" in user.attrs:
         return False
@@ -59,21 +96,15 @@ def _absorb(graph: Graph, op: Op) -> bool:
     if user.name in ("sub", "div") and user.inputs[0] is not op.result:
         return False
     vector = _per_channel(found[1].data, op)
-    weights, bias = op.inputs[1], op.operand(2)
-    if vector is None or weights.data is None or (bias is not None and bias.data is None):
+    if vector is None or (user.name == "div" and not vector.all()):
         return False
-    if user.name == "div" and not vector.all():
-        return False
-    old = np.zeros(len(vector)) if bias is None or bias.data is None else bias.data.astype(np.float64)
     if user.name in ("mul", "div"):
         factor = vector if user.name == "mul" else 1 / vector
-        scaled = weights.data.astype(np.float64) * _along_output(factor, op)
-        op.set_operand(1, graph.constant(scaled.astype(weights.data.dtype), weights.name))
-        new = old * factor
+        into.weights = into.weights * _along_output(factor, op)
+        into.bias = None if into.bias is None else into.bias * factor
     else:
-        new = old + vector if user.name == "add" else old - vector
-    if bias is not None or user.name in ("add", "sub"):
-        op.set_operand(2, graph.constant(new.astype(weights.data.dtype), bias.name if bias is not None else "bias"))
+        shift = vector if user.name == "add" else -vector
+        into.bias = shift if into.bias is None else into.bias + shift
     graph.replace_uses(user.result, op.result)
     op.result.name, user.result.name = user.result.name, op.result.name
     graph.erase(user)

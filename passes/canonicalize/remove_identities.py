@@ -16,7 +16,7 @@ def remove_identities(graph: Graph) -> bool:
     nothing, `expand` and `resize` to the same shape `--> x`; `concat(x) --> x`; `clamp` to all numbers `--> x`;
     `x * 1`, `x / 1`, `x + 0`, `x - 0 --> x` where the shape stays; `reshape(reshape(x)) --> reshape(x)`,
     `transpose(transpose(x, p), q) --> transpose(x, p[q])`; `relu(relu(x)) --> relu(x)`; a bias of zeros and a norm's
-    scale of ones go.
+    scale of ones go; `avg_pool` without padding does not count it.
     """
     changed = _drop_neutral_operands(graph)
     for op in list(graph.ops):
@@ -69,7 +69,7 @@ _NEUTRAL: dict[str, tuple[tuple[int, float], ...]] = {
 
 
 def _drop_neutral_operands(graph: Graph) -> bool:
-    """Remove constant scales of 1 and biases of 0 from float ops."""
+    """Remove constant scales of 1 and biases of 0 from float ops, and a count of padding where there is none."""
     changed = False
     for op in graph.ops:
         for index, number in _NEUTRAL.get(op.name, ()):
@@ -79,6 +79,9 @@ def _drop_neutral_operands(graph: Graph) -> bool:
                 changed = True
         while op.operands and op.operands[-1] is None:
             op.operands.pop()
+        if op.name == "avg_pool" and op.attrs["count_include_pad"] and not any(op.attrs["pads"]):
+            op.attrs["count_include_pad"] = False
+            changed = True
     return changed
 
 

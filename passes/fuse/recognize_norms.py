@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from gadl.compiler.ir.graph import Graph, Op, Value
-from gadl.compiler.ir.pattern import producer, split_operands, with_scalar
+from gadl.compiler.ir.pattern import producer, scalar, split_operands, with_scalar
+from gadl.compiler.ir.types import Array
 
 from .rewrite import Composite, apply_rules
 
@@ -120,6 +121,39 @@ def _affine(op: Op) -> Composite | None:
     return norm.name, operands[: 2 if norm.name == "rms_norm" else 3], dict(norm.attrs)
 
 
+def _group_norm(op: Op) -> Composite | None:
+    """`reshape(instance_norm(reshape(x, [N, G, -1]), 1, 0), shape of x)  -->  group_norm(x, groups = G)`.
+
+    A group's channels and pixels lie together, so its statistics are those of one channel of the folded tensor.
+    """
+    norm = producer(op.inputs[0], "instance_norm") if op.name == "reshape" else None
+    folded = producer(norm.inputs[0], "reshape") if norm is not None else None
+    if norm is None or folded is None:
+        return None
+    x, shape = folded.inputs[0], folded.result.shape
+    plain = scalar(norm.inputs[1]) == 1 and scalar(norm.inputs[2]) == 0
+    fits = len(shape) == 3 and x.type.rank >= 3 and shape[0] == x.shape[0] and x.shape[1] % max(1, shape[1]) == 0
+    if not plain or not fits or x.shape != op.result.shape:
+        return None
+    return "group_norm", [x, None, None], {"groups": shape[1], "epsilon": norm.attrs["epsilon"]}
+
+
+def _group_affine(op: Op) -> Composite | None:
+    """`group_norm(x) * g + b  -->  group_norm(x, g, b)` for g, b with one value per channel: the op's definition."""
+    found = split_operands(op, lambda v: producer(v, "group_norm") is not None) if op.name in ("mul", "add") else None
+    norm = producer(found[0], "group_norm") if found is not None else None
+    if norm is None or found is None or found[1].data is None or len(norm.result.users) != 1:
+        return None
+    position, rank = 1 if op.name == "mul" else 2, norm.result.type.rank
+    taken = any(norm.operand(i) is not None for i in range(position, 3))
+    shape = (1,) * (rank - found[1].type.rank) + found[1].shape
+    if taken or len(shape) != rank or shape != (1, norm.result.shape[1], *(1,) * (rank - 2)):
+        return None
+    operands: list[Value | Array | None] = [norm.inputs[0], norm.operand(1), None]
+    operands[position] = found[1].data.reshape(-1)
+    return "group_norm", operands, dict(norm.attrs)
+
+
 def recognize_norms(graph: Graph) -> bool:
-    """Replace every written-out softmax, layer_norm and rms_norm; results agree within float rounding."""
-    return apply_rules(graph, (_softmax, _layer_norm, _rms_norm, _affine))
+    """Replace every written-out softmax, layer_norm, rms_norm and group_norm; results agree within float rounding."""
+    return apply_rules(graph, (_softmax, _layer_norm, _rms_norm, _affine, _group_norm, _group_affine))

@@ -9,9 +9,10 @@ from typing import Any
 
 from gadl.compiler.ir.graph import Graph, Op, Value
 from gadl.compiler.ir.opdef import Builder, OpError
+from gadl.compiler.ir.types import Array
 
-#: A composite: op name, operands and attributes.
-Composite = tuple[str, list[Value | None], dict[str, Any]]
+#: A composite: op name, operands (arrays become constants) and attributes.
+Composite = tuple[str, Sequence[Value | Array | None], dict[str, Any]]
 Rule = Callable[[Op], Composite | None]
 
 
@@ -28,7 +29,8 @@ def apply_rules(graph: Graph, rules: Sequence[Rule]) -> bool:
             found = rule(op) if op.attrs.get("clamp") is None and op.result.dtype.is_float else None
             if found is None:
                 continue
-            name, operands, attrs = found
+            name, given, attrs = found
+            operands = [v if v is None or isinstance(v, Value) else graph.constant(v, name) for v in given]
             try:
                 made = Builder.before(graph, op).create(name, operands, attrs)
             except OpError:

@@ -7,7 +7,7 @@ identity on values.
 
 from __future__ import annotations
 
-from gadl.compiler.ir.graph import Graph, Op, Value
+from gadl.compiler.ir.graph import Graph, Op, Placement, Value
 from gadl.compiler.ir.opdef import Builder
 from gadl.compiler.ir.types import Layout
 
@@ -31,12 +31,12 @@ def choose_layouts(graph: Graph) -> bool:
             value.type = value.type.with_(layout=layout)
             changed = True
     for op in list(graph.ops):
-        for index, value in enumerate(op.operands):
-            if value is None or value.is_constant or value.type.rank < 3:
+        for index, operand in enumerate(op.operands):
+            if operand is None or operand.is_constant or operand.type.rank < 3:
                 continue
-            need = _operand_layout(op, value, wanted)
-            if need is not value.layout and not _same_bytes(value):
-                op.set_operand(index, _relaid(graph, op, value, need))
+            need = _operand_layout(op, operand, wanted)
+            if need is not operand.layout and not _same_bytes(operand):
+                op.set_operand(index, _relaid(graph, op, operand, need))
                 changed = True
     return changed
 
@@ -102,7 +102,5 @@ def _relaid(graph: Graph, op: Op, value: Value, layout: Layout) -> Value:
                         type=value.type.with_(layout=layout))
     made.placement = producer.placement if producer is not None and producer.placement is not None else None
     if made.placement is None:
-        from gadl.compiler.ir.graph import Placement
-
         made.placement = Placement("host", None, "prepares a model input for the device")
     return made.result

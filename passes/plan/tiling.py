@@ -49,9 +49,13 @@ class Tile:
     dram_bytes: float
 
 
+def _ceil(a: int, b: int) -> int:
+    return -(-a // b)
+
+
 def even_splits(extent: int, unit: int = 1) -> list[int]:
     """Sizes that cut `extent` into 1, 2, 3, … nearly equal parts, rounded up to `unit`; each size once, descending."""
-    sizes = {min(extent, -(-(-(-extent // parts)) // unit) * unit) for parts in range(1, -(-extent // unit) + 1)}
+    sizes = {min(extent, _ceil(_ceil(extent, parts), unit) * unit) for parts in range(1, _ceil(extent, unit) + 1)}
     return sorted(sizes, reverse=True)
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from gadl.compiler.ir.types import DType
 from gadl.targets.base import Segment
+from gadl.targets.npu import _sim
 
-from . import _sim
 from .costs import TYPES, Costs
 from .expand.matmul import matmul_window
 from .expand.transposed import phase_windows

@@ -11,8 +11,8 @@ import numpy as np
 
 from gadl.compiler.ir.types import DType
 from gadl.passes.plan.tiling import Candidates, Floats, TileCost, even_splits
+from gadl.targets.npu import _sim
 
-from . import _sim
 from .isa import Type
 from .layers import Window
 from .machine import Machine

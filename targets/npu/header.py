@@ -47,7 +47,10 @@ def text() -> str:
         lines.append(f'  {{Op::{spec.name}, "{spec.name}", {spec.words}, {queues}, {table}, {len(spec.fields)}}},')
     lines += ["};", "", "// Machine parameters in the order of the container's machine record.", "enum class Parameter : int {"]
     lines += [f"  {p.c_name}," for p in PARAMETERS]
-    lines += ["  kCount", "};", "", "}  // namespace gadl::npu", ""]
+    lines += ["  kCount", "};", ""]
+    for bound, values in (("Low", [p.low for p in PARAMETERS]), ("High", [p.high for p in PARAMETERS])):
+        lines.append(f"constexpr double kParameter{bound}[] = {{{', '.join(repr(float(v)) for v in values)}}};")
+    lines += ["", "}  // namespace gadl::npu", ""]
     return "\n".join(lines)
 
 

@@ -190,7 +190,9 @@ def parse_machine(data: Mapping[str, Any], where: str = "") -> Machine:
         if given is None:
             if parameter.default is None:
                 problems.append(diagnostic("GADL-T013", where, key=parameter.path))
-            given = parameter.default if parameter.default is not None else 0
+                values.append(parameter.low)
+                continue
+            given = parameter.default
         number = _number(given, parameter)
         if number is None or not parameter.low <= number <= parameter.high:
             allowed = ", ".join(parameter.words) or f"{parameter.low:g} .. {parameter.high:g}"

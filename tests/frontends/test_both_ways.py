@@ -84,12 +84,14 @@ class Block(torch.nn.Module):
         self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.Hardswish())
         self.body = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.SiLU(), nn.Conv2d(8, 8, 1), nn.ReLU6())
         self.gate = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(8, 8, 1), nn.Hardsigmoid())
+        self.groups = nn.GroupNorm(2, 8)
         self.norm, self.mix = nn.LayerNorm(8), nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 8))
 
     def forward(self, x: Any) -> Any:
         x = self.stem(x)
         x = x + self.body(x)
         x = x * self.gate(x)
+        x = self.groups(x)
         up = torch.nn.functional.interpolate(x, scale_factor=2.0)
         tokens = x.flatten(2).transpose(1, 2)
         tokens = tokens + self.mix(self.norm(tokens))

@@ -36,7 +36,7 @@ ENTRIES = (
         fix=Text("give an .npz with one array per input of the model", "请给出 .npz，每个模型输入对应一个数组"),
         exit_code=2,
     ),
-    Entry("GADL-U003", Text("there is no code {code}", "没有代码 {code}"), exit_code=2),
+    Entry("GADL-U003", Text("there is no code {name}", "没有代码 {name}"), exit_code=2),
     Entry(
         "GADL-U070",
         Text("internal error: {detail}", "内部错误：{detail}"),

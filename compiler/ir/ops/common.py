@@ -13,7 +13,7 @@ from ..opdef import Attr, AttrKind, OpError
 from ..requant import apply_requant
 from ..types import Array, DType, Requant, TensorType
 
-CLAMP = Attr("clamp", AttrKind.FLOATS, None)
+CLAMP = Attr("clamp", AttrKind.FLOATS, None, length=2)
 REQUANT = Attr("requant", AttrKind.REQUANT, None)
 
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..graph import Op
-from ..opdef import Attr, AttrKind, OpDef, OpError, Operand, Trait, register
+from ..opdef import Attr, AttrKind, OpDef, Operand, OpError, Trait, register
 from ..requant import apply_requant
 from ..types import Array, DType, TensorType
 from .common import CLAMP, REQUANT, array, broadcast, centred, finish_float, finish_integer, given, requantised, wide
@@ -47,7 +47,7 @@ class Binary(OpDef):
 class SumLike(Binary):
     """Base of add and sub, whose integer form rescales both operands and the sum."""
 
-    attrs = (CLAMP, Attr("requant", AttrKind.REQUANTS, None))
+    attrs = (CLAMP, Attr("requant", AttrKind.REQUANTS, None, length=3))
 
     @classmethod
     def evaluate(cls, op: Op, inputs: Sequence[Array | None]) -> list[Array]:

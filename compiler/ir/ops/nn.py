@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..graph import Op
-from ..opdef import Attr, AttrKind, OpDef, OpError, Operand, Trait, register
+from ..opdef import Attr, AttrKind, OpDef, Operand, OpError, Trait, register
 from ..requant import apply_requant
 from ..types import Array, DType, TensorType
 from .common import (
@@ -41,8 +41,26 @@ def check_window(rank: int, attrs: dict[str, Any], *names: str) -> None:
     for name in names:
         if len(attrs[name]) != rank or min(attrs[name]) < (0 if name == "output_padding" else 1):
             raise OpError(f"'{name}' must be {rank} positive numbers, got {attrs[name]}")
+    if attrs.get("groups", 1) < 1:
+        raise OpError(f"'groups' must be at least 1, got {attrs['groups']}")
     if len(attrs["pads"]) != 2 * rank or min(attrs["pads"]) < 0:
         raise OpError(f"'pads' must be {2 * rank} numbers of at least 0, got {attrs['pads']}")
+
+
+def check_weights(types: Sequence[TensorType | None], channels: int) -> None:
+    """`OpError` when the weights are empty or the bias (operand 2) does not have one entry per output channel."""
+    if 0 in given(types, 1).static_shape:
+        raise OpError(f"weights {given(types, 1).shape} are empty")
+    bias = types[2] if len(types) > 2 else None
+    if bias is not None and bias.static_shape != (channels,):
+        raise OpError(f"bias {bias.shape} does not fit {channels} channels")
+
+
+def check_residual(types: Sequence[TensorType | None], result: TensorType) -> None:
+    """`OpError` when operand 3 is present and does not have the result's shape."""
+    residual = types[3] if len(types) > 3 else None
+    if residual is not None and residual.shape != result.shape:
+        raise OpError(f"residual {residual.shape} does not fit the result {result.shape}")
 
 
 def window_extent(size: int, kernel: int, stride: int, pad: int, dilation: int, ceil: bool = False) -> int:
@@ -53,11 +71,14 @@ def window_extent(size: int, kernel: int, stride: int, pad: int, dilation: int, 
     return (-(-reach // stride) if ceil else reach // stride) + 1
 
 
-def multiply_accumulate(x: Array, w: Array, x_is_small: bool) -> Array:
-    """`x[N, G, C, P] . w[G, O, C] -> [N, G, O, P]`; integers exact, through floating-point products that cannot round."""
+def multiply_accumulate(x: Array, w: Array, small: bool) -> Array:
+    """`x[N, G, C, P] . w[G, O, C] -> [N, G, O, P]`; integers exact, through floating-point products that cannot round.
+
+    `small`: |x| < 256 and |w| <= 128, so that 512 products stay below 2^24.
+    """
     if not np.issubdtype(x.dtype, np.integer):
         return np.matmul(w[None], x)
-    exact = np.float32 if x_is_small and x.shape[2] <= 512 else np.float64
+    exact = np.float32 if small and x.shape[2] <= 512 else np.float64
     return np.matmul(w[None].astype(exact), x.astype(exact)).astype(np.int64)
 
 
@@ -80,16 +101,18 @@ def convolve(x: Array, w: Array, attrs: dict[str, Any], out: Sequence[int], half
     x = np.pad(x, ((0, 0), (0, 0), *zip(pads[:rank], after)))
     batch, grouped = x.shape[0], w.reshape(groups, w.shape[0] // groups, *w.shape[1:])
     integer = np.issubdtype(x.dtype, np.integer)
-    small = integer and bool(x.size) and int(np.abs(x).max()) < 256
+    small = integer and int(np.abs(x).max(initial=0)) < 256 and int(np.abs(w).max(initial=0)) <= 128
     shape = (batch, groups, w.shape[0] // groups, int(np.prod(out)))
     total = np.zeros(shape, np.int64 if integer else x.dtype)
     for tap in itertools.product(*(range(k) for k in w.shape[2:])):
         cut = tuple(
             slice(t * d, t * d + (o - 1) * s + 1, s) for t, d, o, s in zip(tap, dilations, out, strides)
         )
-        window = x[(slice(None), slice(None), *cut)].reshape(batch, groups, x.shape[1] // groups, -1)
+        index: tuple[Any, ...] = (slice(None), slice(None), *cut)
+        window = x[index].reshape(batch, groups, x.shape[1] // groups, shape[3])
         # A strided kernel would miss the fast product.
-        kernel = np.ascontiguousarray(grouped[(slice(None), slice(None), slice(None), *tap)])
+        of_tap: tuple[Any, ...] = (slice(None), slice(None), slice(None), *tap)
+        kernel = np.ascontiguousarray(grouped[of_tap])
         if half:
             total = canonical_sum(window, kernel, total)
         elif kernel.shape[1:] == (1, 1):
@@ -148,13 +171,9 @@ class Conv(OpDef):
             window_extent(xs[2 + i], ws[2 + i], attrs["strides"][i], pads[i] + pads[rank + i], attrs["dilations"][i])
             for i in range(rank)
         )
-        bias = types[2] if len(types) > 2 else None
-        if bias is not None and bias.static_shape != (ws[0],):
-            raise OpError(f"bias {bias.shape} does not fit {ws[0]} channels")
+        check_weights(types, ws[0])
         result = TensorType(x.dtype, (xs[0], ws[0], *out))
-        residual = types[3] if len(types) > 3 else None
-        if residual is not None and residual.shape != result.shape:
-            raise OpError(f"residual {residual.shape} does not fit the result {result.shape}")
+        check_residual(types, result)
         return [result]
 
     @classmethod
@@ -186,6 +205,7 @@ class ConvTranspose(OpDef):
         check_window(rank, attrs, "strides", "dilations", "output_padding")
         if len(ws) != rank + 2 or ws[0] != xs[1] or xs[1] % attrs["groups"]:
             raise OpError(f"weights {ws} do not fit {xs[1]} input channels")
+        check_weights(types, ws[1] * attrs["groups"])
         out = tuple(
             (xs[2 + i] - 1) * attrs["strides"][i] - attrs["pads"][i] - attrs["pads"][rank + i]
             + (ws[2 + i] - 1) * attrs["dilations"][i] + 1 + attrs["output_padding"][i]
@@ -236,10 +256,10 @@ class Linear(OpDef):
         xs, ws = x.static_shape, w.static_shape
         if len(xs) < 1 or len(ws) != 2 or ws[1] != xs[-1]:
             raise OpError(f"weights {ws} do not fit an input of shape {xs}")
-        bias = types[2] if len(types) > 2 else None
-        if bias is not None and bias.static_shape != (ws[0],):
-            raise OpError(f"bias {bias.shape} does not fit {ws[0]} outputs")
-        return [TensorType(x.dtype, (*xs[:-1], ws[0]))]
+        check_weights(types, ws[0])
+        result = TensorType(x.dtype, (*xs[:-1], ws[0]))
+        check_residual(types, result)
+        return [result]
 
     @classmethod
     def evaluate(cls, op: Op, inputs: Sequence[Array | None]) -> list[Array]:
@@ -295,7 +315,7 @@ def pool_shape(x: TensorType, attrs: dict[str, Any], dilations: tuple[int, ...])
     """Result shape of a pooling window. With `ceil_mode`, windows that start in the padding behind are dropped."""
     xs = x.static_shape
     rank = len(xs) - 2
-    check_window(rank, attrs, "kernel", "strides")
+    check_window(rank, attrs, "kernel", "strides", *(("dilations",) if "dilations" in attrs else ()))
     out = []
     for i in range(rank):
         before, after, stride = attrs["pads"][i], attrs["pads"][rank + i], attrs["strides"][i]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..graph import Op
-from ..opdef import Attr, AttrKind, OpDef, OpError, Operand, register
+from ..opdef import Attr, AttrKind, OpDef, Operand, OpError, register
 from ..types import Array, TensorType
 from .common import array, axis_of, given
 

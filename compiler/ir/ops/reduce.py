@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -20,7 +20,7 @@ KEEPDIMS = Attr("keepdims", AttrKind.BOOL, True)
 class Reduction(OpDef):
     """Base of reductions: `axes` go, or stay with extent 1 when `keepdims`."""
 
-    attrs: Any = (AXES, KEEPDIMS)
+    attrs: ClassVar[tuple[Attr, ...]] = (AXES, KEEPDIMS)
 
     @classmethod
     def infer(cls, types: Sequence[TensorType | None], attrs: dict[str, Any]) -> list[TensorType]:

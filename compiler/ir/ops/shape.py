@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..graph import Op
-from ..opdef import Attr, AttrKind, OpDef, OpError, Operand, Trait, register
+from ..opdef import Attr, AttrKind, OpDef, Operand, OpError, Trait, register
 from ..requant import apply_requant
 from ..types import Array, TensorType
 from .common import REQUANT, array, axis_of, broadcast, centred, finish_integer, given, requant_of, wide, zero_point
@@ -161,6 +161,8 @@ class Pad(Movement):
         if attrs["mode"] == "reflect" and any(max(pads[i], pads[rank + i]) >= x.static_shape[i] for i in range(rank)
                                               if pads[i] or pads[rank + i]):
             raise OpError("reflection needs pads smaller than the extent")
+        if attrs["mode"] == "edge" and any(x.static_shape[i] == 0 and (pads[i] or pads[rank + i]) for i in range(rank)):
+            raise OpError("an empty axis has no edge")
         return tuple(d + pads[i] + pads[rank + i] for i, d in enumerate(x.static_shape))
 
     @classmethod
@@ -338,6 +340,8 @@ class Resize(OpDef):
         x = given(types, 0)
         if len(attrs["sizes"]) != x.rank or len(attrs["scales"]) != x.rank or min(attrs["sizes"], default=1) < 1:
             raise OpError(f"sizes and scales need {x.rank} positive entries each")
+        if 0 in x.static_shape or any(not 0 < s < math.inf for s in attrs["scales"]):
+            raise OpError(f"{x.shape} cannot be resampled by {attrs['scales']}")
         return [TensorType(x.dtype, tuple(attrs["sizes"]), x.quant if attrs["mode"] == "nearest" else None)]
 
     @classmethod

@@ -17,7 +17,6 @@ from .context import Expansion, Tile
 from .copying import CopyDim
 from .window import Span, row_strides, spans
 
-
 _REDUCTIONS = {
     "reduce_sum": Reduce.SUM, "reduce_mean": Reduce.SUM, "reduce_max": Reduce.MAX, "reduce_min": Reduce.MIN,
 }  # fmt: skip

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -244,6 +245,33 @@ def test_training_mode_is_explained() -> None:
     module = torch.nn.BatchNorm2d(4).train()
     with pytest.raises(GadlError, match="model.eval"):
         import_torch(torch.export.export(module, tuple(samples(IMAGE))))
+
+
+def test_dict_results_keep_their_keys() -> None:
+    program = torch.export.export(Wrapped(lambda x: {"logits": x + 1, "mask": x * 2}), tuple(samples(LINE)))
+    assert import_torch(program).output_names == ["logits", "mask"]
+
+
+def test_missing_torch_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(GadlError, match=r"GADL-F010[\s\S]*opengadl\[torch\]"):
+        import_torch("model.pt2")
+
+
+class Recurrent(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = layer("LSTM", 4, 6, batch_first=True)
+        self.encoder = layer("TransformerEncoderLayer", 6, 2, 12, batch_first=True)
+
+    def forward(self, x: Any) -> Any:
+        return self.encoder(self.lstm(x)[0])
+
+
+def test_layers_that_torch_decomposes() -> None:
+    """Time steps are unrolled; attention is written out."""
+    graph = check(Recurrent().eval(), samples((2, 3, 4)))
+    assert {"layer_norm", "softmax", "sigmoid"} <= {op.name for op in graph.ops}
 
 
 class Counter(torch.nn.Module):

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Constants by ONNX's own reference: nodes that the IR has no op for, when all their inputs are known."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import onnx_ir
+
+from gadl.compiler.ir.graph import Value
+
+from .node import Node, Unsupported, ir_dtype_of
+
+#: Largest constant that import-time evaluation may produce, in elements.
+MOST_FOLDED = 1 << 24
+#: The reference evaluator is slow and makes results of any size: it is for shape arithmetic.
+MOST_REFERENCE_ELEMENTS = 1 << 20
+
+
+def evaluate_constants(node: Node) -> list[Value] | None:
+    """Results of a node whose inputs are all constants, or None where it is not such a node.
+
+    Nodes with subgraphs are left alone (loops may never end), and random ones (they are no constants).
+    """
+    given = [v for v in node.inputs if v is not None]
+    kinds = {a.type for a in node.node.attributes.values()}
+    if not given or any(v.data is None or v.quant is not None for v in given) or node.node.domain not in ("", "ai.onnx"):
+        return None
+    if onnx_ir.AttributeType.GRAPH in kinds or node.op_type.startswith(("Random", "Bernoulli", "Multinomial")):
+        return None
+    if sum(math.prod(v.shape) for v in given) > MOST_REFERENCE_ELEMENTS:
+        return None
+    results = _by_reference(node)
+    if results is None:
+        return None
+    if any(r.size > MOST_FOLDED for r in results):
+        raise Unsupported("the constant would be too large")
+    return [node.const(r) for r in results]
+
+
+def _by_reference(node: Node) -> list[Any] | None:
+    """Arrays from `onnx.reference`, or None where it has no answer."""
+    import onnx
+    from onnx.reference import ReferenceEvaluator
+
+    proto = onnx_ir.to_proto(node.node)
+    feeds = {name: value.data for name, value in zip(proto.input, node.inputs) if value is not None}
+    kinds = {n: onnx.helper.np_dtype_to_tensor_dtype(a.dtype) for n, a in feeds.items() if a is not None}
+    graph = onnx.helper.make_graph(
+        [proto],
+        "constants",
+        [onnx.helper.make_tensor_value_info(n, kind, None) for n, kind in kinds.items()],
+        [onnx.helper.make_empty_tensor_value_info(n) for n in proto.output if n],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", node.opset)])
+    try:
+        with np.errstate(all="ignore"):
+            found = dict(zip([n for n in proto.output if n], ReferenceEvaluator(model).run(None, feeds)))
+        results = [np.asarray(found.get(n, np.zeros(0, np.float32))) for n in proto.output]
+        for result in results:
+            ir_dtype_of(result)
+        return results
+    except Exception:  # the reference raises whatever numpy raises; the node is then reported as it was
+        return None
