@@ -26,7 +26,7 @@ class CMakeBuild(build_ext):
         generator = ["-G", "Ninja"] if shutil.which("ninja") else []
         configure = [cmake, "-S", str(ROOT), "-B", str(folder), *generator, "-DGADL_PYTHON=ON", f"-DPython_EXECUTABLE={sys.executable}"]
         subprocess.check_call([*configure, *places])
-        subprocess.check_call([cmake, "--build", str(folder), "--target", "_core", "_sim", "--parallel", "2"])
+        subprocess.check_call([cmake, "--build", str(folder), "--parallel", "2"])
 
 
 setup(

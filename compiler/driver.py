@@ -172,11 +172,11 @@ def import_model(model: Any, options: CompileOptions, warn: Callable[[Diagnostic
         if path.suffix in (".pt2", ".pt"):
             from gadl.frontends.torch import import_torch
 
-            return import_torch(path)
+            return import_torch(path, options.shapes)
     elif type(model).__module__.startswith("torch"):
         from gadl.frontends.torch import import_torch
 
-        return import_torch(model)
+        return import_torch(model, options.shapes)
     from gadl.frontends.onnx import import_onnx
 
     return import_onnx(model, options.shapes, simplify=options.simplify, warn=warn)

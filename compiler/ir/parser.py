@@ -5,9 +5,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import math
-import re
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +14,15 @@ import numpy as np
 from gadl.compiler.diag import GadlError
 
 from .graph import Graph, Location, Op, Placement, Stage, Value
+from .lexer import ContentFault, Lexer, SyntaxFault
 from .opdef import AttrKind, OpDef, OpError, op_def
 from .printer import VERSION
 from .types import Array, DType, Layout, QuantParams, Requant, Rounding, TensorType
 
-_TOKEN = re.compile(
-    r"""\s*(?:(?P<string>"(?:[^"\\\n]|\\.)*")|(?P<name>%(?:"(?:[^"\\\n]|\\.)*"|[A-Za-z0-9_.:/-]+))"""
-    r"""|(?P<resource>\#\d+)|(?P<number>-?(?:\d+(?:\.\d*)?(?:e[+-]?\d+)?|inf|nan)(?![A-Za-z_]))|(?P<word>[A-Za-z_][A-Za-z0-9_]*)"""
-    r"""|(?P<mark>[{}()\[\]<>,:=@])|(?P<end>\Z))"""
-)
 #: Elements of one tensor; larger ones do not come from real models.
 MOST_ELEMENTS = 1 << 32
 #: Dimensions of one tensor.
 MOST_DIMS = 16
-
-
-class _Bad(Exception):
-    """A syntax error at the current token."""
 
 
 def load_gir(path: Path) -> Graph:
@@ -49,75 +39,31 @@ def parse(text: str, path: str = "<text>") -> Graph:
     parser = _Parser(text)
     try:
         return parser.graph()
-    except (_Bad, OpError, ValueError, OverflowError, MemoryError) as error:
-        line = text.count("\n", 0, parser.start) + 1
-        column = parser.start - (text.rfind("\n", 0, parser.start) + 1) + 1
+    except (SyntaxFault, ContentFault, ValueError, OverflowError, MemoryError) as error:
+        at = parser.start if isinstance(error, SyntaxFault) else parser.previous
+        at = error.at if isinstance(error, ContentFault) and error.at is not None else at
+        line = text.count("\n", 0, at) + 1
+        column = at - (text.rfind("\n", 0, at) + 1) + 1
         where = f"{path}:{line}:{column}"
         raise GadlError.of("GADL-I002", where, path=path, detail=str(error)) from None
 
 
-class _Parser:
+class _Parser(Lexer):
     def __init__(self, text: str) -> None:
-        self.text = text
-        self.position = self.start = 0
-        self.kind, self.token = "", ""
+        super().__init__(text)
         self.values: dict[str, Value] = {}
         self.resources: dict[str, Array] = {}
-        self.advance()
-
-    # -- tokens ------------------------------------------------------------------
-
-    def advance(self) -> str:
-        """Move to the next token; returns the one left behind."""
-        before = self.token
-        found = _TOKEN.match(self.text, self.position)
-        if found is None or found.lastgroup is None:
-            self.start = self.position
-            raise _Bad("unexpected character")
-        self.kind, self.token = found.lastgroup, found.group(found.lastgroup)
-        self.start, self.position = found.start(found.lastgroup), found.end()
-        return before
-
-    def expect(self, *wanted: str) -> str:
-        """Take a token that must be one of `wanted` (texts), or raise."""
-        if self.token not in wanted or self.kind in ("string", "name"):
-            raise _Bad(f"expected {' or '.join(repr(w) for w in wanted)}, found {self.token[:40]!r}")
-        return self.advance()
-
-    def take(self, kind: str) -> str:
-        """Take a token of a kind, or raise."""
-        if self.kind != kind:
-            raise _Bad(f"expected a {kind}, found {self.token[:40]!r}")
-        return self.advance()
-
-    def accept(self, wanted: str) -> bool:
-        """Take the token if it is `wanted`."""
-        if self.token == wanted and self.kind not in ("string", "name"):
-            self.advance()
-            return True
-        return False
-
-    def string(self) -> str:
-        return str(json.loads(self.take("string")))
-
-    def integer(self) -> int:
-        text = self.take("number")
-        if not re.fullmatch(r"-?\d+", text):
-            raise _Bad(f"expected an integer, found {text!r}")
-        return int(text)
-
-    def name(self) -> str:
-        text = self.take("name")[1:]
-        return str(json.loads(text)) if text.startswith('"') else text
 
     # -- the file ----------------------------------------------------------------
 
     def graph(self) -> Graph:
+        """The whole file."""
+        self.advance()
         self._read_resources()
         self.expect("gir")
         version = self.take("number")
         if version.split(".")[0] != VERSION.split(".")[0]:
-            raise _Bad(f"version {version} is not {VERSION}")
+            raise ContentFault(f"version {version} is not {VERSION}")
         stage = Stage(self.take("word"))
         self.expect("graph")
         graph = Graph(self.string(), stage)
@@ -136,7 +82,7 @@ class _Parser:
                 self._op(graph)
         graph.set_outputs([v for _, v in outputs], [n for n, _ in outputs])
         if self.kind != "end" and self.token != "resources":
-            raise _Bad(f"unexpected {self.token[:40]!r} after the graph")
+            raise SyntaxFault(f"unexpected {self.token[:40]!r} after the graph")
         return graph
 
     def _read_resources(self) -> None:
@@ -161,9 +107,9 @@ class _Parser:
         self.expect(":")
         return self._type()
 
-    def _define(self, graph: Graph, name: str, type: TensorType, data: Array | None = None) -> Value:
+    def _define(self, graph: Graph, name: str, type: TensorType, data: Array | None = None, at: int | None = None) -> Value:
         if name in self.values:
-            raise _Bad(f"'{name}' is defined twice")
+            raise ContentFault(f"'{name}' is defined twice", at)
         value = Value(graph.unique_name(name), type, None, data)
         self.values[name] = value
         return value
@@ -171,7 +117,7 @@ class _Parser:
     def _value(self) -> Value:
         name = self.name()
         if name not in self.values:
-            raise _Bad(f"'{name}' is not defined")
+            raise ContentFault(f"'{name}' is not defined")
         return self.values[name]
 
     def _constant(self, graph: Graph) -> None:
@@ -180,14 +126,15 @@ class _Parser:
         self.expect("=")
         data = self._tensor()
         if DType.of(data.dtype) is not type.dtype or data.shape != type.shape:
-            raise _Bad(f"constant '{name}' does not have its type")
+            raise ContentFault(f"constant '{name}' does not have its type")
         self._define(graph, name, type, data)
 
     def _op(self, graph: Graph) -> None:
-        results = [(self.name(), self._after_colon())]
+        results = [(self.start, self.name(), self._after_colon())]
         while self.accept(","):
-            results.append((self.name(), self._after_colon()))
+            results.append((self.start, self.name(), self._after_colon()))
         self.expect("=")
+        at = self.start
         definition = op_def(self.take("word"))
         self.expect("(")
         operands: list[Value | None] = []
@@ -197,10 +144,13 @@ class _Parser:
                 self.expect(",")
         attrs = self._attrs(definition)
         loc, placement = self._location(), self._placement()
-        definition.check_operands(operands)
-        op = Op(definition.name, operands, definition.complete(attrs), loc)
+        try:
+            definition.check_operands(operands)
+            op = Op(definition.name, operands, definition.complete(attrs), loc)
+        except OpError as error:
+            raise ContentFault(str(error), at) from None
         op.placement = placement
-        op.results = [self._define(graph, n, t) for n, t in results]
+        op.results = [self._define(graph, n, t, at=where) for where, n, t in results]
         for value in op.results:
             value.producer = op
         graph.ops.append(op)
@@ -213,7 +163,7 @@ class _Parser:
         while not self.accept("}"):
             key = self.take("word")
             if key not in kinds or key in attrs:
-                raise _Bad(f"'{definition.name}' has no (second) attribute '{key}'")
+                raise ContentFault(f"'{definition.name}' has no (second) attribute '{key}'")
             self.expect("=")
             attrs[key] = self._attr(kinds[key])
             if self.token != "}":
@@ -225,7 +175,7 @@ class _Parser:
             case AttrKind.INT:
                 return self.integer()
             case AttrKind.FLOAT:
-                return self._number()
+                return self.number()
             case AttrKind.BOOL:
                 return self.expect("true", "false") == "true"
             case AttrKind.STR:
@@ -261,12 +211,8 @@ class _Parser:
         shift = self._tensor()
         self.expect(")")
         if multiplier.dtype != np.int32 or shift.dtype != np.int8:
-            raise _Bad("a requantisation needs an i32 multiplier and an i8 shift")
+            raise ContentFault("a requantisation needs an i32 multiplier and an i8 shift")
         return Requant(multiplier, shift, rounding)
-
-    def _number(self) -> int | float:
-        text = self.take("number")
-        return int(text) if re.fullmatch(r"-?\d+", text) else float(text)
 
     # -- types and tensors ---------------------------------------------------------
 
@@ -276,7 +222,7 @@ class _Parser:
     def _shape(self) -> tuple[int, ...]:
         dims = self._dims()
         if any(isinstance(d, str) for d in dims):
-            raise _Bad("a constant needs a static shape")
+            raise ContentFault("a constant needs a static shape")
         return tuple(d for d in dims if isinstance(d, int))
 
     def _dims(self) -> tuple[int | str, ...]:
@@ -287,9 +233,9 @@ class _Parser:
             if self.token != "]":
                 self.expect(",")
         if len(dims) > MOST_DIMS or any(isinstance(d, int) and d < 0 for d in dims):
-            raise _Bad("unreasonable shape")
+            raise ContentFault("unreasonable shape")
         if math.prod(d for d in dims if isinstance(d, int)) > MOST_ELEMENTS:
-            raise _Bad("unreasonably large shape")
+            raise ContentFault("unreasonably large shape")
         return tuple(dims)
 
     def _type(self) -> TensorType:
@@ -318,7 +264,7 @@ class _Parser:
             self.expect("=")
             axis = self.integer()
             if not 0 <= axis < len(shape) or shape[axis] != len(scales):
-                raise _Bad("scales do not fit their axis")
+                raise ContentFault("scales do not fit their axis")
         self.expect(">")
         return QuantParams(tuple(scales), zero, axis)
 
@@ -326,18 +272,28 @@ class _Parser:
         if self.kind == "resource":
             key = self.advance()
             if key not in self.resources:
-                raise _Bad(f"resource {key} is missing")
+                raise ContentFault(f"resource {key} is missing")
             return self.resources[key]
         dtype, shape = self._dtype(), self._shape()
         self.expect("[")
         items: list[int | float | bool] = []
         while not self.accept("]"):
-            items.append(self.advance() == "true" if self.token in ("true", "false") else self._number())
+            items.append(self._element(dtype))
             if self.token != "]":
                 self.expect(",")
         if len(items) != math.prod(shape):
-            raise _Bad(f"{len(items)} elements do not fill {shape}")
+            raise ContentFault(f"{len(items)} elements do not fill {shape}")
         return np.array(items, dtype.numpy).reshape(shape)
+
+    def _element(self, dtype: DType) -> int | float | bool:
+        if dtype is DType.BOOL:
+            return self.expect("true", "false") == "true"
+        if dtype.is_float:
+            return float(self.take("number"))
+        number = self.integer()
+        if not dtype.range[0] <= number <= dtype.range[1]:
+            raise ContentFault(f"{number} is not in the range of {dtype.value}")
+        return number
 
     # -- trailers --------------------------------------------------------------------
 
@@ -370,7 +326,7 @@ def _decode(text: str, dtype: DType, shape: tuple[int, ...]) -> Array:
     try:
         raw = base64.b64decode(text, validate=True)
     except binascii.Error as error:
-        raise _Bad(f"bad base64: {error}") from None
+        raise ContentFault(f"bad base64: {error}") from None
     if len(raw) != math.prod(shape) * dtype.size_bytes:
-        raise _Bad(f"{len(raw)} bytes do not fill {dtype.value}{list(shape)}")
+        raise ContentFault(f"{len(raw)} bytes do not fill {dtype.value}{list(shape)}")
     return np.frombuffer(raw, dtype.numpy).reshape(shape)

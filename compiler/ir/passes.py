@@ -11,7 +11,7 @@ from pathlib import Path
 from gadl.compiler.diag import GadlError, InternalError, diagnostic
 
 from .graph import Graph
-from .printer import save_gir
+from .printer import save_gir, write_atomically
 from .verify import verify
 
 
@@ -41,7 +41,8 @@ class PassManager:
     """Runs passes.
 
     `dump_dir`: the graph after every pass that changed it, numbered. `stop_after`: end there with `StopAfter`.
-    `reproducer_dir`: where the graph before a failing pass is written. `seconds`: time per pass, filled while running.
+    `reproducer_dir`: where the graph before a failing pass is written, with a note that says how to run it again.
+    `seconds`: time per pass, filled while running.
     """
 
     dump_dir: Path | None = None
@@ -57,8 +58,7 @@ class PassManager:
             start = time.perf_counter()
             try:
                 changed = item.run(graph)
-                if changed:
-                    verify(graph)
+                verify(graph)
             except (InternalError, StopAfter):
                 raise
             except GadlError as error:
@@ -84,4 +84,6 @@ class PassManager:
             target = self.reproducer_dir / f"gadl-reproducer-{item.name}.gir"
             save_gir(before, target)
             path = str(target)
+            note = f"pass: {item.name}\nfailure: {detail}\nrerun: gadlc {target.name} --stop-after {item.name} --debug\n"
+            write_atomically(target.with_suffix(".txt"), note.encode())
         return InternalError(diagnostic("GADL-I070", name=item.name, detail=detail, reproducer=path))

@@ -99,7 +99,7 @@ class _Printer:
     def tensor(self, data: Array) -> str:
         kind = f"{DType.of(data.dtype).value}[{','.join(map(str, data.shape))}]"
         if data.size <= INLINE_ELEMENTS:
-            return f"{kind} [{', '.join(_scalar(v) for v in data.reshape(-1).tolist())}]"
+            return f"{kind} [{', '.join(_scalar(v) for v in data.reshape(-1))}]"
         raw = np.ascontiguousarray(data)
         if self.elide:
             return f"{kind} elided {hashlib.sha256(raw.tobytes()).hexdigest()[:12]}"
@@ -117,6 +117,10 @@ def name(value: Value) -> str:
 
 
 def _scalar(value: Any) -> str:
-    if isinstance(value, bool):
+    """One element, as short as it reads back exactly."""
+    if isinstance(value, np.bool_):
         return "true" if value else "false"
-    return repr(float(value)) if isinstance(value, float) or not isinstance(value, int) else str(value)
+    if isinstance(value, np.integer):
+        return str(int(value))
+    short = str(value)
+    return short if type(value)(float(short)) == value else repr(float(value))

@@ -57,7 +57,10 @@ def _wrong(where: object, detail: str) -> Diagnostic:
 def _graph_violations(graph: Graph) -> Iterator[Diagnostic]:
     """Names, constants and the interface."""
     names: set[str] = set()
+    present = {id(op) for op in graph.ops}
     for value in graph.values():
+        if any(id(user) not in present for user in value.users):
+            yield _wrong(graph, f"'{value.name}' is said to be read by an op outside the graph")
         if value.name in names:
             yield _wrong(graph, f"two values are called '{value.name}'")
         names.add(value.name)

@@ -108,19 +108,22 @@ void gather(const Core& core, const Instr& instr, int64_t p, int64_t q, T* out) 
   }
 }
 
-// i8 x i8: rows of i16 through the blocked kernel.
+// Rows that are widened to i16 at a time: bounds the memory of any program and keeps the operands in cache.
+constexpr int64_t kBlockRows = 256;
+
+// i8 x i8: rows of i16 through the blocked kernel. Results lie `pitch` cells apart per row of `a`.
 void products_i8(const std::vector<int16_t>& a, const std::vector<int16_t>& b, int64_t m, int64_t n, int64_t k, uint8_t* acc,
-                 bool accumulate, const Instr& instr) {
+                 int64_t pitch, bool accumulate, const Instr& instr) {
   for (int64_t i = 0; i < m; i += 2) {
-    const int16_t* pa[2] = {&a[i * k], &a[std::min(i + 1, m - 1) * k]};
+    const int16_t* pa[2] = {a.data() + i * k, a.data() + std::min(i + 1, m - 1) * k};
     for (int64_t j = 0; j < n; j += 4) {
       const int16_t* pb[4];
-      for (int t = 0; t < 4; ++t) pb[t] = &b[std::min(j + t, n - 1) * k];
+      for (int t = 0; t < 4; ++t) pb[t] = b.data() + std::min(j + t, n - 1) * k;
       int32_t out[2][4];
       block(pa, pb, k, out);
       for (int s = 0; s < 2 && i + s < m; ++s)
         for (int t = 0; t < 4 && j + t < n; ++t)
-          write_cell(acc + ((i + s) * n + j + t) * 4, out[s][t], accumulate, 0, instr);
+          write_cell(acc + ((i + s) * pitch + j + t) * 4, out[s][t], accumulate, 0, instr);
     }
   }
 }
@@ -131,7 +134,7 @@ void float_row(const float* a, const std::vector<float>& b, int64_t n, int64_t k
   if (accumulate) std::memcpy(sums.data(), acc, n * 4);
   for (int64_t i = 0; i < k; ++i) {
     const float x = a[i];
-    const float* row = &b[i * n];
+    const float* row = b.data() + i * n;
     for (int64_t j = 0; j < n; ++j) sums[j] = sums[j] + x * row[j];
   }
   std::memcpy(acc, sums.data(), n * 4);
@@ -142,6 +145,13 @@ int64_t padded(int64_t k) { return (k + 15) / 16 * 16; }
 void check_depth(int64_t k, const Instr& instr) {
   // 255 * 128 * 65536 stays below 2^31.
   if (k > 65536) throw SimError("a product is deeper than 65536 (debug " + std::to_string(instr.debug) + ")");
+}
+
+// i8 zero points keep differences within 255; where both sides have one, half the depth keeps sums below 2^31.
+void check_zero_points(int64_t x_zp, int64_t w_zp, int64_t k, const Instr& instr) {
+  const auto fits = [](int64_t zp) { return zp >= -128 && zp <= 127; };
+  if (!fits(x_zp) || !fits(w_zp)) throw SimError("the zero point of an i8 operand is no i8 (debug " + std::to_string(instr.debug) + ")");
+  if (w_zp != 0 && k > 32768) throw SimError("a product with a weight zero point is deeper than 32768 (debug " + std::to_string(instr.debug) + ")");
 }
 
 void convolution(Core& core, const Instr& instr) {
@@ -156,11 +166,15 @@ void convolution(Core& core, const Instr& instr) {
   check_depth(k, instr);
   if (static_cast<Type>(type) == Type::I8) {
     const int64_t row = padded(k);
-    std::vector<int16_t> a(m * row), b(oc * row);
+    check_zero_points(f(F::x_zp), f(F::w_zp), k, instr);
+    std::vector<int16_t> a(std::min(m, kBlockRows) * row), b(oc * row);
     for (int64_t o = 0; o < oc; ++o)
       for (int64_t i = 0; i < k; ++i) b[o * row + i] = static_cast<int16_t>(static_cast<int8_t>(w[o * k + i]) - f(F::w_zp));
-    for (int64_t i = 0; i < m; ++i) gather(core, instr, i / ow, i % ow, &a[i * row]);
-    products_i8(a, b, m, oc, row, acc, accumulate, instr);
+    for (int64_t first = 0; first < m; first += kBlockRows) {
+      const int64_t rows = std::min(kBlockRows, m - first);
+      for (int64_t i = 0; i < rows; ++i) gather(core, instr, (first + i) / ow, (first + i) % ow, a.data() + i * row);
+      products_i8(a, b, rows, oc, row, acc + first * oc * 4, oc, accumulate, instr);
+    }
   } else if (is_float(type)) {
     const int64_t we = type_bytes(f(F::w_type));
     std::vector<float> b(k * oc), a(k), sums;
@@ -241,6 +255,7 @@ void matrix_product(Core& core, const Instr& instr) {
     const auto a_of = [&](int64_t i, int64_t t) { return core.sram(a_at + i * f(F::a_stride) + t * xe); };
     const auto b_of = [&](int64_t t, int64_t j) { return core.sram(kn ? b_at + t * f(F::b_stride) + j * we : b_at + j * f(F::b_stride) + t * we); };
     if (is_float(xt)) {
+      if (k * n > int64_t{1} << 26) throw SimError("the second operand of a product is larger than any SRAM");
       std::vector<float> a(k), b(k * n), sums;
       for (int64_t t = 0; t < k; ++t)
         for (int64_t j = 0; j < n; ++j) b[t * n + j] = load_float(b_of(t, j), wt);
@@ -250,14 +265,19 @@ void matrix_product(Core& core, const Instr& instr) {
       }
     } else if (static_cast<Type>(xt) == Type::I8) {
       const int64_t row = padded(k);
-      std::vector<int16_t> a(m * row), b(n * row);
-      for (int64_t i = 0; i < m; ++i)
-        for (int64_t t = 0; t < k; ++t) a[i * row + t] = static_cast<int16_t>(load_integer(a_of(i, t), xt) - f(F::a_zp));
-      for (int64_t j = 0; j < n; ++j)
-        for (int64_t t = 0; t < k; ++t) b[j * row + t] = static_cast<int16_t>(load_integer(b_of(t, j), wt) - f(F::b_zp));
-      // Both sides span 511 values here, so the proof of `check_depth` needs a smaller depth.
-      if (k > 16384) throw SimError("a product of two activations is deeper than 16384");
-      products_i8(a, b, m, n, row, acc, accumulate, instr);
+      check_zero_points(f(F::a_zp), f(F::b_zp), k, instr);
+      std::vector<int16_t> a(std::min(m, kBlockRows) * row), b(std::min(n, kBlockRows) * row);
+      for (int64_t left = 0; left < n; left += kBlockRows) {
+        const int64_t columns = std::min(kBlockRows, n - left);
+        for (int64_t j = 0; j < columns; ++j)
+          for (int64_t t = 0; t < k; ++t) b[j * row + t] = static_cast<int16_t>(load_integer(b_of(t, left + j), wt) - f(F::b_zp));
+        for (int64_t first = 0; first < m; first += kBlockRows) {
+          const int64_t rows = std::min(kBlockRows, m - first);
+          for (int64_t i = 0; i < rows; ++i)
+            for (int64_t t = 0; t < k; ++t) a[i * row + t] = static_cast<int16_t>(load_integer(a_of(first + i, t), xt) - f(F::a_zp));
+          products_i8(a, b, rows, columns, row, acc + (first * n + left) * 4, n, accumulate, instr);
+        }
+      }
     } else {
       for (int64_t i = 0; i < m; ++i)
         for (int64_t j = 0; j < n; ++j) {

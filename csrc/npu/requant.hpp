@@ -26,7 +26,7 @@ inline int64_t round_shift(int64_t product, int shift, Round rounding) {
     return (high >> left) + (rest > threshold ? 1 : 0);
   }
   const int64_t floor = product >> shift;
-  const int64_t half = int64_t{1} << (shift - 1), rest = product & (half * 2 - 1);
+  const int64_t half = int64_t{1} << (shift - 1), rest = product & (half - 1 + half);
   switch (rounding) {
     case Round::UP: return floor + (rest >= half);
     case Round::EVEN: return floor + (rest > half || (rest == half && (floor & 1)));

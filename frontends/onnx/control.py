@@ -26,4 +26,7 @@ def if_(node: Node) -> list[Value]:
     context.builder.loc = location
     if len(context.problems) > before or any(v.name in context.broken for v in branch.outputs):
         raise Unsupported("its branch cannot be imported")
-    return [context.value(v) for v in branch.outputs]
+    found = [context.value(v) for v in branch.outputs]
+    if any(v is None for v in found):
+        raise Unsupported("an output of its branch has no name")
+    return [v for v in found if v is not None]

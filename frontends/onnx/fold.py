@@ -37,7 +37,7 @@ def evaluate_constants(node: Node) -> list[Value] | None:
         return None
     if any(r.size > MOST_FOLDED for r in results):
         raise Unsupported("the constant would be too large")
-    return [node.const(r) for r in results]
+    return [node.const(np.asarray(r)) for r in results]
 
 
 def _by_reference(node: Node) -> list[Any] | None:
@@ -58,9 +58,11 @@ def _by_reference(node: Node) -> list[Any] | None:
     try:
         with np.errstate(all="ignore"):
             found = dict(zip([n for n in proto.output if n], ReferenceEvaluator(model).run(None, feeds)))
-        results = [np.asarray(found.get(n, np.zeros(0, np.float32))) for n in proto.output]
+        results = [found.get(n, np.zeros(0, np.float32)) for n in proto.output]
         for result in results:
-            ir_dtype_of(result)
+            if not isinstance(result, (np.ndarray, np.generic)):
+                return None
+            ir_dtype_of(np.asarray(result))
         return results
     except Exception:  # the reference raises whatever numpy raises; the node is then reported as it was
         return None

@@ -90,11 +90,11 @@ class Importer:
     def _node(self, node: Any, location: Location) -> None:
         self.builder.loc = location
         inputs = [self.value(v) for v in node.inputs]
-        results = self._call(Node(self, node, inputs, self._opset(node.domain)), op_function(node.domain, node.op_type))
+        context = Node(self, node, inputs, self._opset(node.domain))
+        results = self._call(context, op_function(node.domain, node.op_type))
         for index, output in enumerate(node.outputs):
-            wanted = output.name and (output.uses() or output.is_graph_output())
             if index >= len(results):
-                if wanted:
+                if context.wants(index):
                     raise Unsupported(f"output {index} is not computed")
             elif output.name:
                 self.values[output.name] = results[index]

@@ -1,91 +1,88 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading ONNX files: weights stay mapped, onnxsim is tried first."""
+"""Reading ONNX models from files, bytes and objects; weights stay mapped. Nothing in a file is trusted."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import onnx_ir
 
-from gadl.compiler.diag import Diagnostic, GadlError, Severity, diagnostic
+from gadl.compiler.diag import GadlError
 
-#: Models above this size are imported as they are: onnxsim would hold several copies.
-MOST_SIMPLIFIED_BYTES = 512 << 20
+#: Before opset 7 broadcasting was an attribute and most ops meant something else.
+OLDEST_OPSET = 7
 
 
-def load_model(
-    source: Path | str | Any, shapes: dict[str, tuple[int, ...]], simplify: bool, warn: Callable[[Diagnostic], None]
-) -> tuple[Any, Any, str, str]:
-    """An `onnx_ir.Model`, its simplified form (or None), its name and the file name for messages.
+def load_model(source: Path | str | bytes | Any) -> tuple[Any, str, str]:
+    """An `onnx_ir.Model`, its name and the file name for messages.
 
-    `GADL-F001` when it cannot be read.
+    Raises `GADL-F001` when it cannot be read, or when external data is not inside files beside the model, and `GADL-F008`
+    for opsets older than 7.
     """
-    if not isinstance(source, (str, Path)):
-        proto, path = source, None
-    else:
-        proto, path = None, Path(source)
+    path = Path(source) if isinstance(source, (str, Path)) else None
     file = path.name if path is not None else "<model>"
     try:
-        small = path is None or path.stat().st_size <= MOST_SIMPLIFIED_BYTES
-        if path is not None:
-            model = onnx_ir.load(path)
-            _check_external(model, path)
-        else:
-            model = onnx_ir.serde.deserialize_model(proto)
+        model = onnx_ir.load(path) if path is not None else onnx_ir.serde.deserialize_model(_proto(source))
         if not list(model.graph) and not list(model.graph.outputs):
             raise ValueError("it holds no graph")
-    except GadlError:
-        raise
+        for name, tensor in _external_tensors(model):
+            _check_external(name, tensor, path)
+        if model.functions:
+            model = _inlined(model)
     except Exception as error:  # protobuf and onnx-ir raise many types on damaged files
-        detail = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise GadlError.of("GADL-F001", file, path=file, detail=detail) from None
-    simplified = None
-    if simplify and small and not _is_quantised(model):
-        simplified = _simplified(model, proto, path, shapes, warn)
-    name = (path.stem if path is not None else model.graph.name) or "model"
-    return model, simplified, name, file
+        raise GadlError.of("GADL-F001", file, path=file, detail=first_line(error)) from error
+    opset = int(model.opset_imports.get("", model.opset_imports.get("ai.onnx", OLDEST_OPSET)))
+    if opset < OLDEST_OPSET:
+        raise GadlError.of("GADL-F008", file, opset=opset, oldest=OLDEST_OPSET)
+    return model, (path.stem if path is not None else model.graph.name) or "model", file
 
 
-def _is_quantised(model: Any) -> bool:
-    """True for QDQ and QLinear models: constant folding would turn their integer weights into real ones."""
-    return any("Quantize" in n.op_type or "Linear" in n.op_type or "Integer" in n.op_type for n in model.graph)
+def first_line(error: Exception) -> str:
+    """What an exception says, short enough for a message."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__
 
 
-def _check_external(model: Any, path: Path) -> None:
-    """External data must lie in the model's own folder and inside its file."""
+def _proto(source: Any) -> Any:
+    if not isinstance(source, bytes):
+        return source
+    import onnx
+
+    return onnx.ModelProto.FromString(source)
+
+
+def _inlined(model: Any) -> Any:
+    """The model with the bodies of its own functions in place of their calls."""
+    from onnx_ir.passes.common import InlinePass
+
+    return InlinePass()(model).model
+
+
+def _external_tensors(model: Any) -> Iterator[tuple[str, Any]]:
+    """Every tensor whose data lies in another file, in all graphs, with a name for messages."""
+    for graph in (model.graph, *model.graph.subgraphs(), *model.functions.values()):
+        for value in getattr(graph, "initializers", {}).values():
+            if isinstance(value.const_value, onnx_ir.ExternalTensor):
+                yield value.name, value.const_value
+        for node in graph:
+            for attribute in node.attributes.values():
+                listed = {onnx_ir.AttributeType.TENSOR: [attribute.value], onnx_ir.AttributeType.TENSORS: attribute.value}
+                for tensor in listed.get(attribute.type) or ():
+                    if isinstance(tensor, onnx_ir.ExternalTensor):
+                        yield attribute.name, tensor
+
+
+def _check_external(name: str, tensor: Any, path: Path | None) -> None:
+    """External data must lie in a file in the model's own folder, and inside that file."""
+    if path is None:
+        raise ValueError(f"'{name}' is in the file '{tensor.location}': give the path of the model instead of its bytes")
     root = path.resolve().parent
-    for value in model.graph.initializers.values():
-        tensor = value.const_value
-        if isinstance(tensor, onnx_ir.ExternalTensor):
-            target = (root / tensor.location).resolve()
-            if os.path.commonpath([root, target]) != str(root) or not target.is_file():
-                raise ValueError(f"external data '{tensor.location}' is not a file beside the model")
-            end = (tensor.offset or 0) + (tensor.length or tensor.nbytes)
-            if end > target.stat().st_size or (tensor.length is not None and tensor.length < tensor.nbytes):
-                raise ValueError(f"external data of '{value.name}' leaves the file '{tensor.location}'")
-
-
-def _simplified(
-    model: Any, proto: Any, path: Path | None, shapes: dict[str, tuple[int, ...]], warn: Callable[[Diagnostic], None]
-) -> Any:
-    """The model after onnxsim, or None: its failure is a warning."""
-    try:
-        import onnx
-        import onnxsim
-
-        before = onnx.load(path) if path is not None else proto
-        known = {v.name for v in model.graph.inputs}
-        wanted = {n: list(s) for n, s in shapes.items() if n in known}
-        after, correct = onnxsim.simplify(before, overwrite_input_shapes=wanted or None)
-        if not correct:
-            raise ValueError("the simplified model gives other results")
-        return onnx_ir.serde.deserialize_model(after)
-    except ImportError:
-        return None
-    except Exception as error:  # onnxsim raises whatever its passes raise
-        detail = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        warn(diagnostic("GADL-F004", path.name if path else "", Severity.WARNING, detail=detail))
-        return None
+    target = (root / tensor.location).resolve()
+    if os.path.commonpath([root, target]) != str(root) or not target.is_file():
+        raise ValueError(f"external data '{tensor.location}' is not a file beside the model")
+    offset, length = int(tensor.offset or 0), int(tensor.nbytes if tensor.length is None else tensor.length)
+    if offset < 0 or length < tensor.nbytes or offset + length > target.stat().st_size:
+        raise ValueError(f"external data of '{name}' leaves the file '{tensor.location}'")

@@ -55,6 +55,11 @@ class Node:
             raise Unsupported(f"input {index} must be a constant")
         return value.data
 
+    def wants(self, index: int) -> bool:
+        """True where somebody reads output `index`."""
+        outputs = self.node.outputs
+        return index < len(outputs) and bool(outputs[index].name and (outputs[index].uses() or outputs[index].is_graph_output()))
+
     def attr(self, name: str, default: Any = None) -> Any:
         """An attribute as a plain Python value (str, int, float, list, array)."""
         found = self.node.attributes.get(name)

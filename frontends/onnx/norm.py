@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Normalisation, softmax and reductions."""
+"""Normalisation and softmax."""
 
 from __future__ import annotations
 
 import math
+
+import numpy as np
 
 from gadl.compiler.ir.graph import Value
 
@@ -25,10 +27,18 @@ def instance_norm(node: Node) -> Value:
 
 
 @importer("LayerNormalization")
-def layer_norm(node: Node) -> Value:
-    """LayerNormalization 17."""
-    return node.emit("layer_norm", node.operand(0), node.operand(1), node.optional(2),
-                     axis=int(node.attr("axis", -1)), epsilon=float(node.attr("epsilon", 1e-5)))
+def layer_norm(node: Node) -> list[Value]:
+    """LayerNormalization 17; mean and inverse deviation are written out where somebody reads them."""
+    x, epsilon = node.operand(0), float(node.attr("epsilon", 1e-5))
+    axis = int(node.attr("axis", -1))
+    y = node.emit("layer_norm", x, node.operand(1), node.optional(2), axis=axis, epsilon=epsilon)
+    if not node.wants(1) and not node.wants(2):
+        return [y]
+    axes = tuple(range(axis % x.type.rank, x.type.rank))
+    mean = node.emit("reduce_mean", x, axes=axes, keepdims=True)
+    centred = node.emit("sub", x, mean)
+    variance = node.emit("reduce_mean", node.emit("mul", centred, centred), axes=axes, keepdims=True)
+    return [y, mean, node.emit("rsqrt", node.emit("add", variance, node.const(epsilon, x.dtype)))]
 
 
 @importer("RMSNormalization")
@@ -67,37 +77,38 @@ def softmax(node: Node) -> Value:
     return node.emit("reshape", node.emit(name, flat, axis=1), shape=x.shape)
 
 
-_REDUCTIONS = {
-    "ReduceSum": "reduce_sum", "ReduceMean": "reduce_mean", "ReduceMax": "reduce_max", "ReduceMin": "reduce_min",
-    "ReduceProd": "reduce_prod", "ReduceL2": "reduce_l2",
-}  # fmt: skip
+@importer("LpNormalization")
+def lp_norm(node: Node) -> Value:
+    """LpNormalization 1, 22 with p = 1 or 2: x / norm(x), 0 where the norm is 0."""
+    x, axis = node.operand(0), int(node.attr("axis", -1)) % node.operand(0).type.rank
+    if node.attr("p", 2) == 2:
+        size = node.emit("reduce_l2", x, axes=(axis,), keepdims=True)
+    else:
+        size = node.emit("reduce_sum", node.emit("abs", x), axes=(axis,), keepdims=True)
+    # Every other norm is larger than the smallest number.
+    return node.emit("div", x, node.emit("max", size, node.const(float(np.finfo(np.float32).tiny), x.dtype)))
 
 
-@importer(*_REDUCTIONS)
-def reduction(node: Node) -> Value:
-    """Reductions: axes are an attribute up to opset 12 (ReduceSum) or 17 (the others), then an input."""
-    x = node.operand(0)
-    axes = node.ints("axes", 1)
-    if not axes:
-        if node.attr("noop_with_empty_axes", 0):
-            return x
-        axes = tuple(range(x.type.rank))
-    return node.emit(_REDUCTIONS[node.op_type], x, axes=tuple(a % x.type.rank for a in axes),
-                     keepdims=bool(node.attr("keepdims", 1)))
+@importer("MeanVarianceNormalization")
+def mean_variance_norm(node: Node) -> Value:
+    """MeanVarianceNormalization 9, 13: (x - mean) / (deviation + 1e-9)."""
+    x, axes = node.operand(0), node.ints("axes") or (0, 2, 3)
+    centred = node.emit("sub", x, node.emit("reduce_mean", x, axes=axes, keepdims=True))
+    variance = node.emit("reduce_mean", node.emit("mul", centred, centred), axes=axes, keepdims=True)
+    deviation = node.emit("add", node.emit("sqrt", variance), node.const(1e-9, x.dtype))
+    return node.emit("div", centred, deviation)
 
 
-@importer("ArgMax")
-def argmax(node: Node) -> Value:
-    """ArgMax 1 to 13; only the first of equal maxima."""
-    if node.attr("select_last_index", 0):
-        raise Unsupported("select_last_index=1")
-    return node.emit("argmax", node.operand(0), axis=int(node.attr("axis", 0)), keepdims=bool(node.attr("keepdims", 1)))
-
-
-@importer("CumSum")
-def cumsum(node: Node) -> Value:
-    """CumSum 11, 14."""
-    axis = node.constant(1)
-    if axis is None or node.attr("exclusive", 0) or node.attr("reverse", 0):
-        raise Unsupported("exclusive or reverse")
-    return node.emit("cumsum", node.operand(0), axis=int(axis))
+@importer("LRN")
+def local_response_norm(node: Node) -> Value:
+    """LRN 1, 13: the sum over neighbouring channels is a 1x1 convolution of the squares with a band of ones."""
+    x, size = node.operand(0), int(node.attr("size"))
+    channels, rank = x.shape[1], x.type.rank - 2
+    distance = np.arange(channels)[None, :] - np.arange(channels)[:, None]
+    band = (distance >= -((size - 1) // 2)) & (distance <= size // 2)
+    weights = node.const(band.reshape(*band.shape, *(1,) * rank), x.dtype)
+    ones, zeros = (1,) * rank, (0,) * (2 * rank)
+    total = node.emit("conv", node.emit("mul", x, x), weights, strides=ones, pads=zeros, dilations=ones, groups=1)
+    scaled = node.emit("mul", total, node.const(float(node.attr("alpha", 1e-4)) / size, x.dtype))
+    base = node.emit("add", scaled, node.const(float(node.attr("bias", 1.0)), x.dtype))
+    return node.emit("div", x, node.emit("pow", base, node.const(float(node.attr("beta", 0.75)), x.dtype)))

@@ -181,12 +181,13 @@ def quantize_linear(node: Node) -> Value:
 @importer("DequantizeLinear", "com.microsoft::DequantizeLinear")
 def dequantize_linear(node: Node) -> Value:
     """DequantizeLinear 10 to 25, per tensor or per axis; constants also with blocks of one scale."""
-    x, axis, block = node.operand(0), 0, int(node.attr("block_size", 0))
+    x, block = node.operand(0), int(node.attr("block_size", 0))
     axis = _axis(node, x)
     if block:
         return _blocked(node, x, axis, block)
     scale = node.constant(1)
-    y = _dequantize(node, x, _scale(node, 1, 2, axis, x.dtype))
+    stored = DType.U8 if id(x) in node.importer.unsigned else x.dtype
+    y = _dequantize(node, x, _scale(node, 1, 2, axis, stored))
     dtype = DType.F32 if scale is None else DType.of(scale.dtype)
     return y if dtype is DType.F32 else node.emit("cast", y, dtype=dtype)
 
@@ -283,7 +284,7 @@ def qlinear_unary(node: Node) -> Value:
             name, attrs = "softmax", {"axis": axis}
         case _:
             kernel = node.ints("kernel_shape") or ()
-            window = window_of(node, kernel, x.shape[2:], bool(node.attr("ceil_mode", 0)))
+            window = window_of(node, kernel, x.shape[2:])
             window.pop("dilations")
             include = bool(node.attr("count_include_pad", 0))
             name, attrs = "avg_pool", {"kernel": kernel, "ceil_mode": bool(node.attr("ceil_mode", 0)),

@@ -11,7 +11,8 @@ import numpy as np
 from gadl.compiler.ir.graph import Value
 from gadl.compiler.ir.types import DType
 
-from .node import Node, Unsupported, importer
+from .fold import MOST_FOLDED
+from .node import Node, Unsupported, importer, ir_dtype
 
 
 @importer("Constant")
@@ -28,8 +29,11 @@ def constant(node: Node) -> Value:
 @importer("ConstantOfShape")
 def constant_of_shape(node: Node) -> Value:
     """ConstantOfShape 9 to 21."""
-    shape, fill = node.constant(0), node.attr("value", np.zeros(1, np.float32))
-    return node.const(np.full(tuple(shape.tolist()) if shape is not None else (), fill.reshape(-1)[0], fill.dtype))
+    given, fill = node.constant(0), node.attr("value", np.zeros(1, np.float32))
+    dims = () if given is None else tuple(int(d) for d in given.reshape(-1))
+    if math.prod(dims) > MOST_FOLDED or min(dims, default=0) < 0:
+        raise Unsupported(f"a constant of shape {dims}")
+    return node.const(np.full(dims, fill.reshape(-1)[0], fill.dtype))
 
 
 @importer("Shape")
@@ -52,6 +56,8 @@ def range_(node: Node) -> Value:
     start, limit, delta = (node.constant(i) for i in range(3))
     if start is None or limit is None or delta is None:
         raise Unsupported("inputs are missing")
+    if not delta.item() or (limit.item() - start.item()) / delta.item() > MOST_FOLDED:
+        raise Unsupported("the range is too long")
     return node.const(np.arange(start.item(), limit.item(), delta.item(), dtype=start.dtype))
 
 
@@ -238,17 +244,49 @@ def depth_to_space(node: Node) -> Value:
 
 @importer("SpaceToDepth")
 def space_to_depth(node: Node) -> Value:
-    """SpaceToDepth 1, 13 as reshape, transpose, reshape."""
+    """SpaceToDepth 1 to 28 as reshape, transpose, reshape; mode CRD puts the channel before the block."""
     x, block = node.operand(0), int(node.attr("blocksize"))
     n, c, h, w = x.shape
     y = node.emit("reshape", x, shape=(n, c, h // block, block, w // block, block))
-    y = node.emit("transpose", y, perm=(0, 3, 5, 1, 2, 4))
+    y = node.emit("transpose", y, perm=(0, 3, 5, 1, 2, 4) if node.attr("mode", "DCR") == "DCR" else (0, 1, 3, 5, 2, 4))
     return node.emit("reshape", y, shape=(n, c * block * block, h // block, w // block))
 
 
 @importer("EyeLike")
 def eye_like(node: Node) -> Value:
     """An identity matrix of a static shape."""
-    x = node.operand(0)
-    dtype = x.dtype if node.attr("dtype") is None else DType.F32
+    import onnx_ir
+
+    x, wanted = node.operand(0), node.attr("dtype")
+    if x.type.rank != 2 or x.type.element_count > MOST_FOLDED:
+        raise Unsupported(f"a matrix of shape {x.shape}")
+    dtype = x.dtype if wanted is None else ir_dtype(onnx_ir.DataType(wanted))
     return node.const(np.eye(x.shape[0], x.shape[1], k=int(node.attr("k", 0)), dtype=dtype.numpy))
+
+
+@importer("OneHot")
+def one_hot(node: Node) -> Value:
+    """OneHot 9, 11 of indices: compared with 0, 1, ... along a new axis; negative ones count from the end."""
+    indices, depth, values = node.operand(0), node.constant(1), node.constant(2)
+    if depth is None or values is None:
+        raise Unsupported("depth and values are missing")
+    count, rank = int(depth.item()), indices.type.rank + 1
+    axis = int(node.attr("axis", -1)) % rank
+    index = indices if indices.dtype is DType.I64 else node.emit("cast", indices, dtype=DType.I64)
+    from_end = node.emit("add", index, node.const(count, DType.I64))
+    index = node.emit("where", node.emit("less", index, node.const(0, DType.I64)), from_end, index)
+    index = node.emit("reshape", index, shape=(*indices.shape[:axis], 1, *indices.shape[axis:]))
+    classes = node.const(np.arange(count).reshape(-1, *(1,) * (rank - axis - 1)), DType.I64)
+    return node.emit("where", node.emit("equal", index, classes), node.const(values[1]), node.const(values[0]))
+
+
+@importer("Trilu")
+def trilu(node: Node) -> Value:
+    """Trilu 14: one side of a diagonal kept, 0 elsewhere."""
+    x, given = node.operand(0), node.constant(1)
+    if x.type.rank < 2 or math.prod(x.shape[-2:]) > MOST_FOLDED:
+        raise Unsupported(f"a matrix of shape {x.shape}")
+    k = 0 if given is None else int(given.item())
+    ones = np.ones(x.shape[-2:], np.bool_)
+    mask = np.triu(ones, k) if node.attr("upper", 1) else np.tril(ones, k)
+    return node.emit("where", node.const(mask), x, node.const(0, x.dtype))

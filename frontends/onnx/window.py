@@ -18,6 +18,8 @@ def window_of(node: Node, kernel: tuple[int, ...], extents: tuple[int, ...]) -> 
     if auto == "VALID":
         pads = (0,) * (2 * rank)
     elif auto in ("SAME_UPPER", "SAME_LOWER"):
+        if min(strides) < 1:
+            raise Unsupported(f"strides {strides}")
         before, after = [], []
         for extent, k, s, d in zip(extents, kernel, strides, dilations):
             total = max(0, (-(-extent // s) - 1) * s + (k - 1) * d + 1 - extent)
@@ -25,6 +27,8 @@ def window_of(node: Node, kernel: tuple[int, ...], extents: tuple[int, ...]) -> 
             before.append(less if auto == "SAME_UPPER" else more)
             after.append(more if auto == "SAME_UPPER" else less)
         pads = (*before, *after)
+    if not (len(strides) == len(dilations) == len(pads) // 2 == len(extents) == rank) or min(strides, default=1) < 1:
+        raise Unsupported(f"strides {strides}, dilations {dilations} and pads {pads} do not fit a window of {kernel}")
     return {"strides": strides, "pads": pads, "dilations": dilations}
 
 

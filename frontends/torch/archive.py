@@ -8,6 +8,7 @@ in memory from members that are plain data (graph JSON that was checked, raw ten
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 import re
@@ -27,8 +28,10 @@ _CONFIGS = {
 }
 _PLAIN_MEMBER = re.compile(r"(weight|tensor)_\d+\Z")
 _ATEN = re.compile(r"torch\.ops\.aten\.([A-Za-z0-9_]+)\.([A-Za-z0-9_]+)\Z")
-_SYMBOL = re.compile(r"[su]\d+|\d+|Min|Max|FloorDiv|Mod|PythonMod|CeilDiv|CleanDiv|Integer|Symbol")
-_EXPRESSION = re.compile(r"[A-Za-z0-9_ ()+\-*/,]*\Z")
+#: Longest symbolic size that is read, in characters.
+MOST_EXPRESSION = 4000
+_SYMBOL = re.compile(r"[su]\d{1,9}")
+_FUNCTIONS = frozenset({"Add", "Mul", "Integer", "Rational", "Min", "Max", "FloorDiv", "Mod", "PythonMod", "CeilDiv", "CleanDiv"})
 _CONTAINERS = ("builtins.tuple", "builtins.list", "builtins.dict", None)
 #: Node metadata that is text only; the rest of it is looked up in Python modules by name.
 _KEPT_METADATA = ("stack_trace", "nn_module_stack")
@@ -120,7 +123,7 @@ def _check_program(program: Any, file: str, known: Callable[[str, str], bool]) -
             )
     GadlError.raise_if(problems)
     for key, value in _walk(program):
-        if key == "expr_str" and not _is_arithmetic(value):
+        if key == "expr_str" and not is_arithmetic(value):
             raise _unsafe(file, "an expression that is no arithmetic on sizes")
         if (
             key in ("in_spec", "out_spec")
@@ -143,9 +146,53 @@ def _walk(value: Any) -> Iterator[tuple[str, Any]]:
             pending.extend(item)
 
 
-def _is_arithmetic(text: Any) -> bool:
-    words = re.findall(r"[A-Za-z_][A-Za-z0-9_]*", text) if isinstance(text, str) else ["?"]
-    return bool(_EXPRESSION.match(str(text))) and len(str(text)) < 1000 and all(_SYMBOL.fullmatch(w) for w in words)
+def is_arithmetic(text: Any) -> bool:
+    """True for sums, products, quotients and small powers of sizes: nothing that sympy would look up, or never finish."""
+    if not isinstance(text, str) or len(text) > MOST_EXPRESSION:
+        return False
+    try:
+        tree = ast.parse(text, mode="eval")
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    powers = sum(isinstance(n, ast.Pow) or (isinstance(n, ast.Name) and n.id == "Pow") for n in ast.walk(tree))
+    return powers <= 4 and _is_size(tree.body)
+
+
+def _is_size(node: ast.expr) -> bool:
+    """One node of such an expression, as Python or as sympy's constructors."""
+    match node:
+        case ast.Constant(value=int() as value):
+            return abs(value) < 1 << 63
+        case ast.Name(id=name):
+            return bool(_SYMBOL.fullmatch(name))
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            return _is_size(operand)
+        case ast.BinOp(left=left, op=ast.Add() | ast.Sub() | ast.Mult() | ast.FloorDiv() | ast.Div(), right=right):
+            return _is_size(left) and _is_size(right)
+        case ast.BinOp(left=left, op=ast.Pow(), right=right):
+            return _is_size(left) and _is_small(right)
+        case ast.Call(func=ast.Name(id="Symbol"), args=[ast.Constant(value=str() as name)], keywords=assumptions):
+            plain = all(isinstance(k.value, ast.Constant) and isinstance(k.value.value, bool) for k in assumptions)
+            return plain and bool(_SYMBOL.fullmatch(name))
+        case ast.Call(func=ast.Name(id="Pow"), args=[base, exponent], keywords=[]):
+            return _is_size(base) and _is_small(exponent)
+        case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]):
+            return name in _FUNCTIONS and all(_is_size(a) for a in arguments)
+        case _:
+            return False
+
+
+def _is_small(node: ast.expr) -> bool:
+    """An exponent from -4 to 4."""
+    match node:
+        case ast.Call(func=ast.Name(id="Integer"), args=[inner], keywords=[]):
+            return _is_small(inner)
+        case ast.UnaryOp(op=ast.USub(), operand=inner):
+            return _is_small(inner)
+        case ast.Constant(value=int() as value):
+            return abs(value) <= 4
+        case _:
+            return False
 
 
 def _is_plain_tree(spec: Any) -> bool:

@@ -288,8 +288,11 @@ class Importer:
 def _dict_keys(program: Any) -> list[str]:
     """The keys of the flat dict of tensors that a program returns, or nothing when it returns something else."""
     spec = program.call_spec.out_spec
-    children = getattr(spec, "children_specs", None)
-    if spec is None or getattr(spec, "type", None) is not dict or not children or any(c.num_nodes != 1 for c in children):
+    if spec is None or getattr(spec, "type", None) is not dict:
+        return []
+    # A method since torch 2.10, an attribute before.
+    children = spec.children() if hasattr(spec, "children") else spec.children_specs
+    if any(c.num_nodes != 1 for c in children):
         return []
     return [str(key) for key in spec.context]
 

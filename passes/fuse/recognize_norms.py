@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from gadl.compiler.ir.graph import Graph, Op, Value
+from gadl.compiler.ir.opdef import Builder
 from gadl.compiler.ir.pattern import producer, scalar, split_operands, with_scalar
 from gadl.compiler.ir.types import Array
 
@@ -121,21 +122,32 @@ def _affine(op: Op) -> Composite | None:
     return norm.name, operands[: 2 if norm.name == "rms_norm" else 3], dict(norm.attrs)
 
 
-def _group_norm(op: Op) -> Composite | None:
-    """`reshape(instance_norm(reshape(x, [N, G, -1]), 1, 0), shape of x)  -->  group_norm(x, groups = G)`.
+def _regroup(graph: Graph) -> bool:
+    """`instance_norm(reshape(x, [N, G, -1]), 1, 0)  -->  reshape(group_norm(x, groups = G), [N, G, -1])`.
 
-    A group's channels and pixels lie together, so its statistics are those of one channel of the folded tensor.
+    A group's channels and pixels lie together, so its statistics are those of one channel of the folded tensor. Readers
+    that reshape the result read the group norm itself.
     """
-    norm = producer(op.inputs[0], "instance_norm") if op.name == "reshape" else None
-    folded = producer(norm.inputs[0], "reshape") if norm is not None else None
-    if norm is None or folded is None:
-        return None
-    x, shape = folded.inputs[0], folded.result.shape
-    plain = scalar(norm.inputs[1]) == 1 and scalar(norm.inputs[2]) == 0
-    fits = len(shape) == 3 and x.type.rank >= 3 and shape[0] == x.shape[0] and x.shape[1] % max(1, shape[1]) == 0
-    if not plain or not fits or x.shape != op.result.shape:
-        return None
-    return "group_norm", [x, None, None], {"groups": shape[1], "epsilon": norm.attrs["epsilon"]}
+    changed = False
+    for op in [o for o in graph.ops if o.name == "instance_norm"]:
+        folded = producer(op.inputs[0], "reshape")
+        plain = scalar(op.inputs[1]) == 1 and scalar(op.inputs[2]) == 0
+        if folded is None or not plain or op.result.type.rank != 3 or folded.inputs[0].type.rank < 3:
+            continue
+        x, groups = folded.inputs[0], op.result.shape[1]
+        if x.shape[0] != op.result.shape[0] or groups < 1 or x.shape[1] % groups:
+            continue
+        build = Builder.before(graph, op)
+        norm = build("group_norm", x, groups=groups, epsilon=op.attrs["epsilon"], result=op.result.name)
+        for user in [u for u in op.result.users if u.name == "reshape"]:
+            user.set_operand(0, norm)
+            if user.result.type.shape == norm.type.shape:
+                graph.replace_uses(user.result, norm)
+                norm.name, user.result.name = user.result.name, norm.name
+        if op.result.users or any(op.result is o for o in graph.outputs):
+            graph.replace_uses(op.result, build("reshape", norm, shape=op.result.shape))
+        changed = True
+    return bool(graph.remove_dead_ops()) or changed
 
 
 def _group_affine(op: Op) -> Composite | None:
@@ -156,4 +168,5 @@ def _group_affine(op: Op) -> Composite | None:
 
 def recognize_norms(graph: Graph) -> bool:
     """Replace every written-out softmax, layer_norm, rms_norm and group_norm; results agree within float rounding."""
-    return apply_rules(graph, (_softmax, _layer_norm, _rms_norm, _affine, _group_norm, _group_affine))
+    changed = _regroup(graph)
+    return apply_rules(graph, (_softmax, _layer_norm, _rms_norm, _affine, _group_affine)) or changed

@@ -27,7 +27,7 @@ ENTRIES = (
     Entry(
         "GADL-F004",
         Text("onnxsim could not simplify the model: {detail}", "onnxsim 化简失败：{detail}"),
-        now=Text("the model is imported as it is", "按原模型继续导入"),
+        now=Text("what the model itself needs is reported", "按原模型报告问题"),
     ),
     Entry(
         "GADL-F005",
@@ -38,5 +38,16 @@ ENTRIES = (
         "GADL-F006",
         Text("--shape names '{name}', which is not an input (inputs: {inputs})", "--shape 中的 '{name}' 不是模型输入（输入有：{inputs}）"),
         exit_code=2,
+    ),
+    Entry(
+        "GADL-F007",
+        Text("input '{name}' cannot be used: {detail}", "输入 '{name}' 无法使用：{detail}"),
+        fix=Text("correct --shape, or export the model again with other inputs", "更正 --shape，或以其他输入重新导出模型"),
+    ),
+    Entry(
+        "GADL-F008",
+        Text("the model has opset {opset}; {oldest} is the oldest that can be read", "模型的 opset 为 {opset}，最低支持 {oldest}"),
+        why=Text("older opsets broadcast by attributes", "更早的 opset 用属性表示广播"),
+        fix=Text("export the model again, or convert it with onnx.version_converter", "重新导出模型，或用 onnx.version_converter 转换"),
     ),
 )

@@ -17,8 +17,8 @@ ENTRIES = (
         Text("{path} holds {what}", "{path} 中含有 {what}"),
         why=Text("loading it could run code from the file", "加载它可能执行文件中的代码"),
         fix=Text(
-            "save the program with torch.export.save from plain tensors and static treespecs",
-            "用 torch.export.save 重新保存，且只含普通张量",
+            "save it again with torch.export.save; weights must be plain tensors, inputs and results tuples, lists or dicts",
+            "用 torch.export.save 重新保存；权重须为普通张量，输入输出须为元组、列表或字典",
         ),
     ),
     Entry(

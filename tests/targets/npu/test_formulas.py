@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Timing formulas against public simulators: SCALE-Sim's closed forms on whole networks, ONNXim's start rule."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from gadl.targets.npu import _sim
+from gadl.targets.npu.bounds import systolic_total
+from gadl.targets.npu.isa import Type
+from gadl.targets.npu.machine import Machine, load_machine, parse_machine
+
+from .programs import container
+
+Product = tuple[int, int, int]
+
+
+def conv(size: int, kernel: int, ic: int, oc: int, stride: int = 1) -> Product:
+    """A convolution without padding as (M, N, K), the way SCALE-Sim counts output pixels."""
+    out = -(-(size - kernel + stride) // stride)
+    return out * out, oc, kernel * kernel * ic
+
+
+def resnet(bottleneck: bool, depths: tuple[int, int, int, int]) -> list[Product]:
+    """ResNet v1 (stride in the first convolution of a stage), with shortcuts and classifier."""
+    layers, size, channels = [conv(224, 7, 3, 64, 2)], 56, 64
+    for stage, depth in enumerate(depths):
+        width = 64 << stage
+        out = 4 * width if bottleneck else width
+        for block in range(depth):
+            stride = 2 if stage > 0 and block == 0 else 1
+            after = size // stride
+            if bottleneck:
+                layers += [conv(size, 1, channels, width, stride), conv(after, 3, width, width), conv(after, 1, width, out)]
+            else:
+                layers += [conv(size, 3, channels, width, stride), conv(after, 3, width, width)]
+            if channels != out:
+                layers.append(conv(size, 1, channels, out, stride))
+            size, channels = after, out
+    return [*layers, (1, 1000, channels)]
+
+
+def mobilenet() -> list[Product]:
+    """MobileNet v1 without its classifier; SCALE-Sim lists a depthwise layer as one filter over all channels."""
+    layers, size, channels = [conv(224, 3, 3, 32, 2)], 112, 32
+    for out, stride in [(64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1)]:
+        # The last depthwise layer is listed with stride 2, without effect on what follows.
+        layers.append(conv(size, 3, channels, 1, 2 if (out, stride) == (1024, 1) else stride))
+        size //= stride
+        layers.append(conv(size, 1, channels, out))
+        channels = out
+    return layers
+
+
+#: Published compute cycles without stalls by array size and flow.
+TOTALS = {
+    "resnet18": {
+        16: (7_885_563, 6_359_601), 32: (2_519_815, 1_718_353), 64: (910_115, 547_249), 128: (417_628, 262_370),
+    },
+    "resnet50": {
+        16: (18_216_922, 15_680_376), 32: (5_753_486, 4_434_168), 64: (2_043_372, 1_420_890), 128: (876_832, 611_561),
+    },
+    "mobilenet": {
+        16: (3_799_529, 3_682_863), 32: (1_433_453, 1_338_519), 64: (672_421, 590_421), 128: (395_105, 334_435),
+    },
+}  # fmt: skip
+NETWORKS = {"resnet18": resnet(False, (2, 2, 2, 2)), "resnet50": resnet(True, (3, 4, 6, 3)), "mobilenet": mobilenet()}
+
+
+def systolic(flow: str, size: int) -> Machine:
+    """The SCALE-Sim preset of any size."""
+    return parse_machine(
+        {
+            "machine": {"clock_mhz": 1000},
+            "mma": {"shape": [1, size, size], "flow": flow, "issue": 0, "reload": size, "shadow": False},
+            "sram": {"kib": 512},
+        }
+    )
+
+
+@pytest.mark.parametrize("size", [16, 32, 64, 128])
+@pytest.mark.parametrize("network", NETWORKS)
+def test_whole_networks_equal_scale_sim(network: str, size: int) -> None:
+    got = tuple(systolic_total(systolic(flow, size), NETWORKS[network]) for flow in ("ws", "os"))
+    assert got == TOTALS[network][size]
+
+
+@pytest.mark.parametrize("flow", ["ws", "os"])
+def test_the_engine_keeps_the_array_as_long_as_the_formula_says(flow: str) -> None:
+    m, n, k = 19, 40, 50
+    text = f"MMA_MATMUL@MMA b_addr=4096 m={m} n={n} k={k} a_stride={k} b_stride={k}\nEND@CTL"
+    machine = load_machine(f"scalesim-{flow}-16")
+    report = _sim.simulate(container(text, {}, machine), {}, functional=False, trace=True)
+    ((_, _, _, _, start, end),) = report["trace"]
+    assert end - start - 1 == systolic_total(machine, [(m, n, k)])
+
+
+@dataclass(frozen=True)
+class Step:
+    """One product of a scripted sequence: rows, and which weights."""
+
+    rows: int
+    weights: int
+
+
+SCRIPTS = [
+    [Step(128, 0), Step(128, 0), Step(128, 1)],
+    [Step(16, 0), Step(16, 1), Step(16, 2), Step(16, 2)],
+    [Step(64, 0), Step(3, 0), Step(1, 0), Step(100, 1), Step(200, 1), Step(2, 2)],
+]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_shadow_loading_equals_onnxims_rule(script: list[Step]) -> None:
+    """start += max(rows before, 4, R if the weights change); result after R + C - 2 + max(rows, 4); first preload 2R - 1."""
+    size = 128
+    starts, at = [], 0
+    for index, step in enumerate(script):
+        if index == 0:
+            at = 2 * size - 1
+        else:
+            before = script[index - 1]
+            at += max(before.rows, 4, size if step.weights != before.weights else 0)
+        starts.append(at)
+    line = "MMA_MATMUL@MMA b_addr={w} m={m} n=128 k=128 a_stride=128 b_stride=128"
+    text = "\n".join([*(line.format(w=65536 * (1 + s.weights), m=s.rows) for s in script), "END@CTL"])
+    machine = load_machine("onnxim-ws-128")
+    report = _sim.simulate(container(text, {}, machine), {}, functional=False, trace=True)
+    got = [end - max(step.rows, 4) for (*_, end), step in zip(report["trace"], script)]
+    first = got[0] - starts[0]  # fetching the first instruction
+    assert 0 <= first < 1
+    np.testing.assert_allclose(np.array(got) - first, starts)
+    results = starts[-1] + first + 2 * size - 2 + max(script[-1].rows, 4)
+    assert report["cycles"] == pytest.approx(results)
+
+
+def test_stream_products_round_every_extent_up() -> None:
+    native = _sim.Machine(list(load_machine("edge").values))
+    i8, i16 = int(Type.I8), int(Type.I16)
+    assert _sim.conv_cycles(native, 5, 17, 17, 1, 1, i8) == 2 * 2 * 2
+    assert _sim.conv_cycles(native, 4, 16, 3, 3, 3, i8) == 3  # shallow inputs: a kernel row at a time
+    assert _sim.conv_cycles(native, 4, 16, 16, 3, 3, i16) == 2 * 9
+    assert _sim.depthwise_cycles(native, 4, 16, 9, i8) == 3
+    assert _sim.drain_cycles(native, 65) == 2
+
+
+def test_formulas_broadcast_like_numpy() -> None:
+    native = _sim.Machine(list(load_machine("mid").values))
+    pixels, channels = np.arange(1, 50)[:, None], np.array([8, 32, 40])[None, :]
+    got = _sim.conv_cycles(native, pixels, channels, 64, 3, 3, int(Type.I8))
+    want = np.ceil(pixels / 4) * np.ceil(channels / 32) * 9 * 2
+    np.testing.assert_array_equal(got, want)
+
+
+def test_a_transfer_costs_issue_latency_and_bursts() -> None:
+    """issue + latency + whole bursts at the reachable rate + page misses (edge)."""
+    native = _sim.Machine(list(load_machine("edge").values))
+    bursts = 10 * math.ceil(100 / 64) * 64
+    assert _sim.burst_bytes(native, 10, 100) == bursts
+    assert _sim.dma_cycles(native, 10, 100, 1, False) == pytest.approx(16 + 120 + bursts / (8 * 0.8))
+    assert _sim.dma_cycles(native, 10, 100, 4, True) == pytest.approx(16 + 60 + bursts / (8 * 0.8 / 4))
