@@ -134,7 +134,7 @@ void product_accesses(Collector& c, Op op) {
     namespace F = mma_matmul;
     const int64_t xe = type_bytes(c.f(F::x_type)), we = type_bytes(c.f(F::w_type)), batch = count(c.f(F::batch));
     const int64_t m = c.f(F::m), n = c.f(F::n), k = c.f(F::k);
-    if (m == 0 || n == 0 || k == 0) return;
+    if (m == 0 || n == 0 || k == 0) throw SimError("MMA_MATMUL: an extent is 0");
     const bool kn = c.f(F::b_kn) != 0;
     c.sram(c.f(F::a_addr), k * xe, false, {{m, c.f(F::a_stride)}, {batch, c.f(F::a_batch_stride)}});
     c.sram(c.f(F::b_addr), (kn ? n : k) * we, false, {{kn ? k : n, c.f(F::b_stride)}, {batch, c.f(F::b_batch_stride)}});
@@ -142,13 +142,15 @@ void product_accesses(Collector& c, Op op) {
   } else {
     window_access(c, mma_conv::x_addr);
     const int64_t taps = c.f(mma_conv::kh) * c.f(mma_conv::kw), pixels = c.f(mma_conv::oh) * c.f(mma_conv::ow);
+    if (taps * c.f(mma_conv::ic) * pixels == 0) throw SimError("a product's extent is 0");
     if (op == Op::MMA_CONV) {
       namespace F = mma_conv;
+      if (c.f(F::oc) == 0) throw SimError("MMA_CONV: an extent is 0");
       c.sram(c.f(F::w_addr), c.f(F::oc) * taps * c.f(F::ic) * type_bytes(c.f(F::w_type)), false);
       cells = checked_product({pixels, c.f(F::oc)}, "MMA_CONV"), acc_addr = c.f(F::acc_addr), accumulate = c.f(F::accumulate);
     } else {
       namespace F = mma_dw;
-      if (taps > 0) c.sram(c.f(F::w_addr), c.f(F::ic) * type_bytes(c.f(F::w_type)), false, {{taps, c.f(F::w_tap_stride)}});
+      c.sram(c.f(F::w_addr), c.f(F::ic) * type_bytes(c.f(F::w_type)), false, {{taps, c.f(F::w_tap_stride)}});
       cells = checked_product({pixels, c.f(F::ic)}, "MMA_DW"), acc_addr = c.f(F::acc_addr), accumulate = c.f(F::accumulate);
     }
   }

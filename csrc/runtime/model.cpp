@@ -2,38 +2,16 @@
 // The loader. The file is untrusted: every offset, count and shape is checked here, once. Layout: compiler/artifact/format.py.
 #include "model.hpp"
 
-#include <array>
+#include <algorithm>
 #include <cstring>
+
+#include "checksum.hpp"
 
 namespace gadl {
 namespace {
 
 constexpr uint32_t kMostItems = 1u << 20;
 constexpr uint64_t kMostBytes = uint64_t{1} << 34;
-
-uint32_t crc32(const uint8_t* data, uint64_t size) {
-  static const auto table = [] {
-    std::array<std::array<uint32_t, 256>, 8> t{};
-    for (uint32_t i = 0; i < 256; ++i) {
-      uint32_t c = i;
-      for (int k = 0; k < 8; ++k) c = (c & 1) ? 0xEDB88320u ^ (c >> 1) : c >> 1;
-      t[0][i] = c;
-    }
-    for (uint32_t i = 0; i < 256; ++i)
-      for (int k = 1; k < 8; ++k) t[k][i] = t[0][t[k - 1][i] & 0xFF] ^ (t[k - 1][i] >> 8);
-    return t;
-  }();
-  uint32_t c = 0xFFFFFFFFu;
-  for (; size >= 8; size -= 8, data += 8) {
-    uint64_t word;
-    std::memcpy(&word, data, 8);
-    word ^= c;
-    c = 0;
-    for (int k = 0; k < 8; ++k) c ^= table[7 - k][(word >> (8 * k)) & 0xFF];
-  }
-  while (size-- > 0) c = table[0][(c ^ *data++) & 0xFF] ^ (c >> 8);
-  return c ^ 0xFFFFFFFFu;
-}
 
 // A stream over one section.
 class Stream {
@@ -160,6 +138,21 @@ std::vector<uint32_t> read_ids(Stream& s, std::size_t tensors, bool may_be_absen
   return ids;
 }
 
+// Kernels read operands after they have begun to write results.
+void check_overlap(const Step& step, const LoadedModel& model) {
+  const auto meet = [&](uint32_t left, uint32_t right) {
+    const Tensor &a = model.tensors[left], &b = model.tensors[right];
+    if (b.storage != GADL_STORAGE_ARENA) return false;
+    return a.offset < b.offset + static_cast<uint64_t>(b.info.bytes()) && b.offset < a.offset + static_cast<uint64_t>(a.info.bytes());
+  };
+  for (std::size_t i = 0; i < step.results.size(); ++i) {
+    for (uint32_t id : step.operands)
+      if (id != GADL_NO_TENSOR && meet(step.results[i], id)) throw ModelError("a step writes where it reads");
+    for (std::size_t j = 0; j < i; ++j)
+      if (meet(step.results[i], step.results[j])) throw ModelError("two results of a step share memory");
+  }
+}
+
 Step read_step(Stream& s, const LoadedModel& model) {
   Step step;
   const auto kind = s.get<uint8_t>();
@@ -176,8 +169,9 @@ Step read_step(Stream& s, const LoadedModel& model) {
     if (model.tensors[id].storage != GADL_STORAGE_ARENA) throw ModelError("a step writes into the weights");
   if (step.results.empty()) throw ModelError("a step has no result");
   step.result = model.tensors[step.results[0]].info.name;
+  check_overlap(step, model);
   if (step.is_segment) {
-    if (step.segment >= model.programs.size()) throw ModelError("a step names a segment that is not there");
+    if (step.segment >= model.parts.size()) throw ModelError("a step names a segment that is not there");
     return step;
   }
   for (uint32_t id : step.operands) call.in.push_back(id == GADL_NO_TENSOR ? nullptr : &model.tensors[id].info);
@@ -194,46 +188,68 @@ void check_places(const LoadedModel& model) {
   }
 }
 
-}  // namespace
+struct Section {
+  char name[17] = {};
+  uint32_t index = 0;
+  Bytes bytes;
+};
 
-LoadedModel load_model(const uint8_t* data, uint64_t size) {
+template <class T>
+T at(const uint8_t* data, uint64_t offset) {
+  T value;
+  std::memcpy(&value, data + offset, sizeof(T));
+  return value;
+}
+
+// The table of contents, from a header that this runtime understands.
+std::vector<Section> read_table(const uint8_t* data, uint64_t size) {
   if (size < GADL_HEADER_BYTES || std::memcmp(data, GADL_MAGIC, 4) != 0) throw ModelError("it is not a .gadl file");
-  const auto at = [&](uint64_t offset, auto& value) { std::memcpy(&value, data + offset, sizeof(value)); };
-  uint16_t major, minor;
-  uint64_t features, total;
-  uint32_t sections;
-  at(4, major);
-  at(6, minor);
-  at(8, features);
-  at(16, sections);
-  at(24, total);
+  const auto major = at<uint16_t>(data, 4), minor = at<uint16_t>(data, 6);
   if (major > GADL_ABI_MAJOR || (major == GADL_ABI_MAJOR && minor > GADL_ABI_MINOR)) {
     throw VersionError("the artefact has ABI " + std::to_string(major) + "." + std::to_string(minor) + ", this runtime reads up to " +
                        std::to_string(GADL_ABI_MAJOR) + "." + std::to_string(GADL_ABI_MINOR) + ": update the runtime, or compile with the older gadlc");
   }
-  if (features & ~uint64_t{GADL_FEATURE_NPU}) throw VersionError("the artefact needs a feature that this runtime lacks: update the runtime");
-  if (total != size || sections > 65536 || GADL_HEADER_BYTES + uint64_t{GADL_ENTRY_BYTES} * sections > size) throw ModelError("the file is truncated");
-  LoadedModel model;
-  Bytes host;
-  for (uint32_t i = 0; i < sections; ++i) {
+  if (at<uint64_t>(data, 8) & ~uint64_t{GADL_FEATURE_NPU}) throw VersionError("the artefact needs a feature that this runtime lacks: update the runtime");
+  const auto count = at<uint32_t>(data, 16);
+  if (at<uint64_t>(data, 24) != size || count > 65536 || GADL_HEADER_BYTES + uint64_t{GADL_ENTRY_BYTES} * count > size) throw ModelError("the file is truncated");
+  std::vector<Section> found(count);
+  for (uint32_t i = 0; i < count; ++i) {
     const uint64_t entry = GADL_HEADER_BYTES + uint64_t{GADL_ENTRY_BYTES} * i;
-    char name[17] = {};
-    std::memcpy(name, data + entry, 16);
-    uint32_t index, crc;
-    uint64_t offset, length;
-    at(entry + 16, index);
-    at(entry + 20, crc);
-    at(entry + 24, offset);
-    at(entry + 32, length);
-    if (offset > size || length > size - offset || crc32(data + offset, length) != crc) throw ModelError(std::string("section '") + name + "' is damaged");
-    const Bytes bytes{data + offset, length};
-    if (std::strcmp(name, "host") == 0) host = bytes;
-    if (std::strcmp(name, "weights") == 0) model.weights = bytes;
-    if (std::strcmp(name, "program") == 0) {
-      if (index != model.programs.size()) throw ModelError("the programs are out of order");
-      model.programs.push_back(bytes);
+    Section& s = found[i];
+    std::memcpy(s.name, data + entry, 16);
+    s.index = at<uint32_t>(data, entry + 16);
+    const auto offset = at<uint64_t>(data, entry + 24), length = at<uint64_t>(data, entry + 32);
+    if (offset % GADL_ALIGNMENT != 0 || offset > size || length > size - offset || crc32(data + offset, length) != at<uint32_t>(data, entry + 20)) {
+      throw ModelError(std::string("section '") + s.name + "' is damaged");
     }
+    s.bytes = {data + offset, length};
   }
+  return found;
+}
+
+// The program must have the operands and results of every step that calls it.
+void check_program(const Step& step, LoadedModel& model, std::vector<bool>& seen) {
+  const DevicePart& part = model.parts[step.segment];
+  std::vector<uint64_t> sizes(step.operands.size() + step.results.size());
+  gadl_program_info info{};
+  info.struct_size = sizeof(info);
+  info.size_count = static_cast<uint32_t>(sizes.size());
+  info.sizes = sizes.data();
+  char text[512] = "";
+  if (part.driver->info(part.program.data, part.program.size, &info, text, sizeof(text)) != GADL_OK) {
+    throw ModelError("device program " + std::to_string(step.segment) + ": " + text);
+  }
+  bool same = info.input_count == step.operands.size() && info.output_count == step.results.size();
+  for (std::size_t i = 0; same && i < sizes.size(); ++i) {
+    const uint32_t id = i < step.operands.size() ? step.operands[i] : step.results[i - step.operands.size()];
+    same = sizes[i] == static_cast<uint64_t>(model.tensors[id].info.bytes());
+  }
+  if (!same) throw ModelError("device program " + std::to_string(step.segment) + " has other inputs or outputs than the schedule says");
+  if (!seen[step.segment]) model.device_bytes += info.memory_bytes;
+  seen[step.segment] = true;
+}
+
+void read_schedule(Bytes host, LoadedModel& model) {
   Stream s(host);
   model.arena_bytes = s.get<uint64_t>();
   if (model.arena_bytes > kMostBytes) throw ModelError("the arena is unreasonably large");
@@ -251,11 +267,33 @@ LoadedModel load_model(const uint8_t* data, uint64_t size) {
     if (id >= model.tensors.size() || (i < counts[1] && model.tensors[id].storage != GADL_STORAGE_ARENA)) throw ModelError("an input or output names a tensor that is not there");
     list.emplace_back(name, id);
   }
+  std::vector<bool> seen(model.parts.size());
   for (uint32_t i = 0; i < counts[4]; ++i) {
     model.steps.push_back(read_step(s, model));
-    model.scratch_bytes = std::max<uint64_t>(model.scratch_bytes, model.steps.back().kernel.scratch_bytes);
+    const Step& step = model.steps.back();
+    if (step.is_segment) check_program(step, model, seen);
+    model.scratch_bytes = std::max<uint64_t>(model.scratch_bytes, step.kernel.scratch_bytes);
   }
   if (model.scratch_bytes > kMostBytes) throw ModelError("a step needs an unreasonable amount of scratch memory");
+  if (std::find(seen.begin(), seen.end(), false) != seen.end()) throw ModelError("a device program is never called");
+}
+
+}  // namespace
+
+LoadedModel load_model(const uint8_t* data, uint64_t size, Devices devices) {
+  if (reinterpret_cast<std::uintptr_t>(data) % 8 != 0) throw ModelError("its bytes are not aligned to 8 in memory");
+  LoadedModel model;
+  Bytes host;
+  for (const Section& section : read_table(data, size)) {
+    if (std::strcmp(section.name, "host") == 0) host = section.bytes;
+    if (std::strcmp(section.name, "weights") == 0) model.weights = section.bytes;
+    if (std::strcmp(section.name, "program") != 0) continue;
+    if (section.index != model.parts.size()) throw ModelError("the programs are out of order");
+    const gadl_driver* driver = devices == Devices::ALLOWED ? gadl_accepting_driver(section.bytes.data, section.bytes.size) : nullptr;
+    if (driver == nullptr) throw ModelError("no driver of this runtime accepts device program " + std::to_string(section.index));
+    model.parts.push_back({section.bytes, driver});
+  }
+  read_schedule(host, model);
   return model;
 }
 

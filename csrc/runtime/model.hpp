@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// A loaded artefact: everything checked, kernels prepared.
+// A loaded artefact: everything checked, kernels prepared. It points into the file's bytes, which must outlive it.
 #pragma once
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "gadl/driver.h"
@@ -29,20 +30,30 @@ struct Bytes {
   uint64_t size = 0;
 };
 
+// A device program with the first driver that accepts it.
+struct DevicePart {
+  Bytes program;
+  const gadl_driver* driver = nullptr;
+};
+
 struct LoadedModel {
   std::vector<Tensor> tensors;
   std::vector<std::pair<std::string, uint32_t>> inputs, outputs;
   std::vector<Step> steps;
-  std::vector<Bytes> programs;
+  std::vector<DevicePart> parts;
   Bytes weights;
-  uint64_t arena_bytes = 0, scratch_bytes = 0;
+  uint64_t arena_bytes = 0, scratch_bytes = 0, device_bytes = 0;
 };
 
-// Throws ModelError (format), VersionError (too new).
+// The file is made by a newer compiler.
 class VersionError : public ModelError {
  public:
   using ModelError::ModelError;
 };
-LoadedModel load_model(const uint8_t* data, uint64_t size);
+
+enum class Devices { ALLOWED, NONE };
+// Throws ModelError (not a sound artefact), VersionError. `data` must be aligned to 8 bytes. With Devices::NONE a file that
+// has device programs is refused.
+LoadedModel load_model(const uint8_t* data, uint64_t size, Devices devices = Devices::ALLOWED);
 
 }  // namespace gadl

@@ -20,8 +20,6 @@ from .simplify import simplified
 
 __all__ = ["import_onnx", "supported_op_types"]
 _FUNCTION_MODULES = (control, einsum, elementwise, nn, norm, quant, reduce, shape)
-#: What a node that cannot be imported is reported with.
-_NODE_CODES = frozenset({"GADL-F002", "GADL-F005"})
 
 
 def import_onnx(
@@ -33,7 +31,7 @@ def import_onnx(
 ) -> Graph:
     """Read a model (a file, its bytes or an `onnx.ModelProto`) as a float graph.
 
-    `shapes` fixes dynamic inputs. With `simplify`, a model that cannot be expressed gets a second chance through onnxsim.
+    `shapes` fixes dynamic inputs. With `simplify`, a model with unsupported ops gets a second chance through onnxsim.
     Raises `GadlError` with every open dimension (`GADL-F003`), or with every node that cannot be expressed (`GADL-F002`,
     `GADL-F005`); an unreadable model is `GADL-F001`. The file is not trusted.
     """
@@ -43,7 +41,8 @@ def import_onnx(
     try:
         return Importer(model, name, file).run(found)
     except GadlError as error:
-        if not simplify or any(d.code not in _NODE_CODES for d in error.diagnostics):
+        # Damaged nodes stay damaged.
+        if not simplify or any(d.code != "GADL-F002" for d in error.diagnostics):
             raise
         simpler = simplified(model, found, file, warn)
         if simpler is None:

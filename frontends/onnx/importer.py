@@ -18,6 +18,7 @@ from gadl.compiler.ir.opdef import Builder, OpError, op_def
 from gadl.compiler.ir.types import TensorType
 
 from .fold import MOST_FOLDED, evaluate_constants
+from .load import first_line
 from .node import Node, OpFunction, Unsupported, ir_dtype, ir_dtype_of, op_function
 from .quant import around_integers, as_stored
 
@@ -134,7 +135,10 @@ class Importer:
         if known is None:
             if value.const_value is None:
                 raise Unsupported(f"value '{value.name}' is not defined")
-            data = value.const_value.numpy()
+            try:
+                data = value.const_value.numpy()
+            except Exception as error:  # sizes and types that do not fit the bytes
+                raise OpError(f"the data of '{value.name}' cannot be read: {first_line(error)}") from error
             ir_dtype_of(data)
             known = self.graph.constant(data, value.name)
             self.values[value.name] = known

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,8 @@ def load_model(source: Path | str | bytes | Any) -> tuple[Any, str, str]:
     """
     path = Path(source) if isinstance(source, (str, Path)) else None
     file = path.name if path is not None else "<model>"
+    # What onnx-ir logs about a damaged file is reported by a code here.
+    logging.getLogger("onnx_ir.serde").addFilter(_silent)
     try:
         model = onnx_ir.load(path) if path is not None else onnx_ir.serde.deserialize_model(_proto(source))
         if not list(model.graph) and not list(model.graph.outputs):
@@ -34,10 +37,16 @@ def load_model(source: Path | str | bytes | Any) -> tuple[Any, str, str]:
             model = _inlined(model)
     except Exception as error:  # protobuf and onnx-ir raise many types on damaged files
         raise GadlError.of("GADL-F001", file, path=file, detail=first_line(error)) from error
+    finally:
+        logging.getLogger("onnx_ir.serde").removeFilter(_silent)
     opset = int(model.opset_imports.get("", model.opset_imports.get("ai.onnx", OLDEST_OPSET)))
     if opset < OLDEST_OPSET:
         raise GadlError.of("GADL-F008", file, opset=opset, oldest=OLDEST_OPSET)
     return model, (path.stem if path is not None else model.graph.name) or "model", file
+
+
+def _silent(record: logging.LogRecord) -> bool:
+    return False
 
 
 def first_line(error: Exception) -> str:

@@ -103,7 +103,7 @@ def matmul(node: Node) -> Value:
 @importer("MaxPool")
 def max_pool(node: Node) -> Value:
     """MaxPool 1 to 12, without the indices."""
-    if len(node.node.outputs) > 1 and node.node.outputs[1].name:
+    if node.wants(1):
         raise Unsupported("the indices of MaxPool are not computed")
     x, kernel = node.operand(0), node.ints("kernel_shape") or ()
     window = window_of(node, kernel, x.shape[2:])

@@ -212,6 +212,32 @@ def gather_elements(node: Node) -> Value:
     return node.emit("gather_elements", node.operand(0), node.operand(1), axis=int(node.attr("axis", 0)))
 
 
+@importer("ScatterND", "ScatterElements")
+def scatter(node: Node) -> Value:
+    """ScatterND 11 to 18 and ScatterElements 11 to 18 at constant indices, without reduction.
+
+    Rows of the data followed by rows of the updates, gathered by a table that names the last writer of every row.
+    """
+    x, indices, updates = node.operand(0), node.constant(1), node.operand(2)
+    if indices is None or node.attr("reduction", "none") != "none":
+        raise Unsupported(f"reduction={node.attr('reduction')}")
+    if node.op_type == "ScatterND":
+        rows, rest = x.shape[: indices.shape[-1]], x.shape[indices.shape[-1] :]
+        places = tuple(np.moveaxis(indices, -1, 0).reshape(indices.shape[-1], -1))
+    else:
+        rows, rest = x.shape, ()
+        places = tuple(i.reshape(-1) for i in np.indices(indices.shape, np.int64))
+        axis = int(node.attr("axis", 0)) % x.type.rank
+        places = (*places[:axis], indices.reshape(-1), *places[axis + 1 :])
+    table = np.arange(math.prod(rows), dtype=np.int64)
+    extents = np.asarray(rows, np.int64)
+    written = np.ravel_multi_index(tuple(np.where(p < 0, p + e, p) for p, e in zip(places, extents)), rows)
+    table[written] = math.prod(rows) + np.arange(written.size)
+    both = [node.emit("reshape", v, shape=(n, *rest)) for v, n in ((x, table.size), (updates, written.size))]
+    made = node.emit("gather", node.emit("concat", *both, axis=0), node.const(table), axis=0)
+    return node.emit("reshape", made, shape=x.shape)
+
+
 @importer("Expand")
 def expand(node: Node) -> Value:
     """Expand 8, 13: both shapes broadcast."""

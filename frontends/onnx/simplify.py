@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """onnxsim on models that do not import as they are.
 
-The importer folds constants itself; what onnxsim adds is loops that it can unroll and ops that it can compute away. It runs
-in a child process with a time limit, so that neither a crash nor an endless loop reaches the compiler.
+The importer folds constants itself; what onnxsim adds is ops that it computes away by ONNX Runtime or rewrites. It runs in a
+child process with a time limit, so that neither a crash nor an endless loop reaches the compiler.
 """
 
 from __future__ import annotations

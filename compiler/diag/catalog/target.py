@@ -14,7 +14,7 @@ ENTRIES = (
     ),
     Entry(
         "GADL-T002",
-        Text("target '{name}' has no precision '{precision}'", "目标 '{name}' 不支持精度 '{precision}'"),
+        Text("target '{target}' has no precision '{precision}'", "目标 '{target}' 不支持精度 '{precision}'"),
         fix=Text("choose one of: {known}", "可选精度：{known}"),
         exit_code=2,
     ),

@@ -20,8 +20,8 @@ graph "a \\"model\\"" {
   const %b : i32[2] = i32[2] [-100, 200]
   const %shift : f32[2,1,1] = f32[2,1,1] [0.1, -inf]
   const %mask : bool[2] = bool[2] [true, false]
-  const %half : f16[] = f16[] [0.333251953125]
-  const %brain : bf16[1] = bf16[1] [0.10009765625]
+  const %half : f16[] = f16[] [0.3333]
+  const %brain : bf16[1] = bf16[1] [0.100098]
   %q : i8[1,3,4,4]<s=[0.05],z=-3> = quantize(%x) loc("net.onnx", "in/\\u0001", "", 0) on("host", none, "输入在主机上")
   %y : i8[1,2,4,4]<s=[0.1],z=4>@channels_last = conv(%q, %w, %b) {strides = (1, 1), pads = (0, 0, 0, 0), dilations = (1, 1), groups = 1, clamp = (-4, 100), requant = requant(up, i32[2] [1374389534, 1374389535], i8[2] [38, 37])} loc("", "", "net.py:88 in forward", none) on("npu", 0, "")
   %l : i8[1,2,4,4]<s=[0.1],z=4> = lut(%y) {table = #0} on("npu", 0, "")

@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, external_data_helper, helper, numpy_helper
+from onnx import TensorProto, external_data_helper, helper
 
 from gadl.compiler.diag import GadlError
 from gadl.compiler.ir.interpret import interpret
@@ -83,7 +82,7 @@ def test_changed_attributes_and_shapes(seed: int) -> None:
         survives(model)
 
 
-@pytest.mark.parametrize("data", [b"", b"\x00" * 100, b"GADL", b"\xff" * 1000, os.urandom(0) + bytes(range(256))])
+@pytest.mark.parametrize("data", [b"", b"\x00" * 100, b"GADL", b"\xff" * 1000, bytes(range(256))])
 def test_other_bytes(data: bytes, tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     path.write_bytes(data)
@@ -96,10 +95,6 @@ def test_no_file(tmp_path: Path) -> None:
     for path in (tmp_path / "none.onnx", tmp_path):
         with pytest.raises(GadlError, match="GADL-F001"):
             import_onnx(path)
-
-
-def constant(value: Any) -> Any:
-    return numpy_helper.from_array(np.asarray(value))
 
 
 HUGE = [
@@ -194,7 +189,7 @@ def test_external_data_of_a_constant_node(tmp_path: Path) -> None:
     path = external(tmp_path, "weights")
     model = onnx.load(path, load_external_data=False)
     tensor = model.graph.initializer[0]
-    external_data_helper.set_external_data(tensor, "../secret")
+    tensor.external_data[0].value = "../secret"
     node = helper.make_node("Constant", [], ["w"])
     node.attribute.append(helper.make_attribute("value", tensor))
     model.graph.node.insert(0, node)

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from gadl.compiler.diag import Diagnostic, GadlError, Severity
 from gadl.compiler.ir.interpret import interpret
-from gadl.frontends.onnx import import_onnx, simplify, supported_op_types
+from gadl.frontends.onnx import fold, import_onnx, simplify, supported_op_types
 
 from .models import model_of, onnxruntime_run
 
@@ -158,30 +158,43 @@ def test_product_with_a_constant_is_a_view() -> None:
     np.testing.assert_array_equal(held, weights.T)
 
 
+@pytest.mark.parametrize("stop", [9, 2])
+def test_loop_of_constant_length(stop: int) -> None:
+    """v doubles while i < stop, at most three times; the values on the way are collected."""
+    info = helper.make_tensor_value_info
+    body = helper.make_graph(
+        [node("Add", "v v", "v2"), node("Mul", "v2 x", "seen"), node("Add", "i one", "next"), node("Less", "next stop", "cond2")],
+        "body",
+        [info("i", TensorProto.INT64, ()), info("cond", TensorProto.BOOL, ()), info("v", TensorProto.FLOAT, (2,))],
+        [info("cond2", TensorProto.BOOL, ()), info("v2", TensorProto.FLOAT, (2,)), info("seen", TensorProto.FLOAT, (2,))],
+    )
+    constants = {"n": np.int64(3), "c": np.bool_(True), "k": np.ones(2, F32), "one": np.int64(1), "stop": np.int64(stop)}
+    x = real(2)
+    model = model_of([node("Loop", "n c k", "last all", body=body), node("Add", "x last", "y")], {"x": x}, constants, ("y", "all"))
+    graph = import_onnx(model, simplify=False)
+    found = interpret(graph, {"x": x})
+    for name, expected in onnxruntime_run(model, {"x": x}).items():
+        np.testing.assert_allclose(found[name], expected, rtol=1e-6)
+    assert "mul" in {op.name for op in graph.ops}
+
+
 # -- onnxsim ---------------------------------------------------------------
 
 
-def loop_model() -> onnx.ModelProto:
-    """y = x doubled three times in a Loop of constant length: only onnxsim can unroll it or not."""
-    body = helper.make_graph(
-        [node("Add", "v v", "v2"), node("Identity", "cond", "cond2")],
-        "body",
-        [helper.make_tensor_value_info("i", TensorProto.INT64, ()), helper.make_tensor_value_info("cond", TensorProto.BOOL, ()),
-         helper.make_tensor_value_info("v", TensorProto.FLOAT, (2,))],
-        [helper.make_tensor_value_info("cond2", TensorProto.BOOL, ()), helper.make_tensor_value_info("v2", TensorProto.FLOAT, (2,))],
-    )  # fmt: skip
-    nodes = [node("Loop", "n c k", "l", body=body), node("Add", "x l", "y")]
-    model = model_of(nodes, {"x": real(2)}, {"n": np.int64(3), "c": np.bool_(True), "k": np.ones(2, F32)})
-    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", TensorProto.FLOAT, (2,)))
-    return model
+def large_constant(monkeypatch: pytest.MonkeyPatch) -> onnx.ModelProto:
+    """A model with a constant that is too large for ONNX's reference."""
+    monkeypatch.setattr(fold, "MOST_REFERENCE_ELEMENTS", 0)
+    nodes = [node("TopK", "d k", "v i"), node("Add", "x v", "y")]
+    return model_of(nodes, {"x": real(2)}, {"d": np.array([3, 1, 2], F32), "k": np.array([2])})
 
 
-def test_second_chance_through_onnxsim() -> None:
-    """A Loop over constants is no constant to this importer; onnxsim folds it."""
+def test_second_chance_through_onnxsim(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnxsim")
-    assert codes(lambda: import_onnx(loop_model(), simplify=False)) == ["GADL-F002"]
-    x = real(2)
-    np.testing.assert_allclose(interpret(import_onnx(loop_model()), {"x": x})["y"], x + 8)
+    model = large_constant(monkeypatch)
+    assert codes(lambda: import_onnx(model, simplify=False)) == ["GADL-F002"]
+    graph = import_onnx(model)
+    assert [op.name for op in graph.ops] == ["add"]
+    np.testing.assert_allclose(interpret(graph, {"x": np.zeros(2, F32)})["y"], [3, 2])
 
 
 @pytest.mark.parametrize(
@@ -194,8 +207,8 @@ def test_onnxsim_fails(monkeypatch: pytest.MonkeyPatch, child: str, detail: str)
     monkeypatch.setattr(simplify, "_CHILD", child)
     monkeypatch.setattr(simplify.simplified, "__defaults__", (1.0,))
     warnings: list[Diagnostic] = []
-    with pytest.raises(GadlError, match="Loop"):
-        import_onnx(loop_model(), warn=warnings.append)
+    with pytest.raises(GadlError, match="TopK"):
+        import_onnx(large_constant(monkeypatch), warn=warnings.append)
     assert [(w.code, w.severity) for w in warnings] == [("GADL-F004", Severity.WARNING)]
     assert detail in warnings[0].values["detail"]
 
@@ -203,7 +216,8 @@ def test_onnxsim_fails(monkeypatch: pytest.MonkeyPatch, child: str, detail: str)
 def test_onnxsim_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(simplify, "_CHILD", "import sys; sys.exit(3)")
     warnings: list[Diagnostic] = []
-    assert codes(lambda: import_onnx(loop_model(), warn=warnings.append)) == ["GADL-F002"]
+    model = large_constant(monkeypatch)
+    assert codes(lambda: import_onnx(model, warn=warnings.append)) == ["GADL-F002"]
     assert not warnings
 
 

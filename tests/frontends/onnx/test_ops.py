@@ -183,6 +183,8 @@ CASES = [
     OpCase("Gather", (7, 11, 13), (X, C(ints(-1, 0))), {"axis": 1}, ("gather",)),
     OpCase("Gather", (13,), (C(real(6, 4)), ints(5, 0, 3)), {}, ("gather",)),
     OpCase("GatherElements", (11, 13), (real(3, 4), np.array([[0, 1, -1, 2]], I64)), {"axis": 0}, ("gather_elements",)),
+    OpCase("ScatterND", (11, 13, 18), (X, C(np.array([[[0, 1], [1, -1]]], I64)), real(1, 2, 8, 9)), {}),
+    OpCase("ScatterElements", (11, 13, 18), (real(3, 5), C(np.array([[1, -1], [0, 2]], I64)), real(2, 2)), {"axis": 1}),
     OpCase("DepthToSpace", (7, 11, 13), (real(1, 8, 2, 3),), {"blocksize": 2}),
     OpCase("DepthToSpace", (11, 13), (real(1, 8, 2, 3),), {"blocksize": 2, "mode": "CRD"}),
     OpCase("SpaceToDepth", (7, 13), (real(1, 2, 4, 6),), {"blocksize": 2}),

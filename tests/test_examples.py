@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The runtime installs, and small applications build against it through CMake and pkg-config and run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MODEL = ROOT / "tests" / "data" / "small.gadl"
+
+
+def sh(*command: object, env: dict[str, str] | None = None) -> str:
+    return subprocess.run([str(c) for c in command], check=True, capture_output=True, text=True, env=env).stdout
+
+
+@pytest.fixture(scope="module")
+def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An installed runtime."""
+    folder = tmp_path_factory.mktemp("native")
+    generator = ["-G", "Ninja"] if shutil.which("ninja") else []
+    sh("cmake", "-S", ROOT, "-B", folder / "build", *generator, "-DCMAKE_BUILD_TYPE=Release", f"-DCMAKE_INSTALL_PREFIX={folder / 'prefix'}")
+    sh("cmake", "--build", folder / "build", "--parallel", "2")
+    sh("cmake", "--install", folder / "build")
+    return folder / "prefix"
+
+
+def test_the_c_example_builds_with_cmake_and_runs(prefix: Path, tmp_path: Path) -> None:
+    sh("cmake", "-S", ROOT / "examples" / "c", "-B", tmp_path, f"-DCMAKE_PREFIX_PATH={prefix}")
+    sh("cmake", "--build", tmp_path)
+    feed = np.random.default_rng(0).standard_normal((1, 3, 6, 6)).astype(np.float32)
+    (tmp_path / "in.bin").write_bytes(feed.tobytes())
+    import gadl
+
+    (want,) = gadl.load(MODEL).run({"x": feed}).values()
+    said = sh(tmp_path / "classify", MODEL, tmp_path / "in.bin")
+    assert said.startswith(f"y[{int(want.argmax())}] = ")
+    (tmp_path / "short.bin").write_bytes(b"123")
+    assert subprocess.run([tmp_path / "classify", MODEL, tmp_path / "short.bin"], capture_output=True).returncode == 1
+
+
+def test_the_cpp_example_builds_with_pkg_config_and_runs(prefix: Path, tmp_path: Path) -> None:
+    if shutil.which("pkg-config") is None:
+        pytest.skip("pkg-config is not installed")
+    library = next(p.parent for p in prefix.rglob("libgadl.so"))
+    env = {**os.environ, "PKG_CONFIG_PATH": str(library / "pkgconfig"), "LD_LIBRARY_PATH": str(library)}
+    flags = sh("pkg-config", "--cflags", "--libs", "gadl", env=env).split()
+    sh("g++", "-std=c++17", ROOT / "examples" / "cpp" / "run.cpp", "-o", tmp_path / "run", *flags)
+    said = sh(tmp_path / "run", MODEL, env=env)
+    assert "input x: 432 bytes" in said and "device cycles" in said
