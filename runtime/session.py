@@ -15,7 +15,7 @@ from gadl.compiler.artifact.reader import ArtifactFile
 from gadl.compiler.diag import GadlError
 
 try:
-    from gadl.runtime import _core
+    import gadl.runtime._core as _core
 except ImportError as _error:
     raise GadlError.of("GADL-R003", str(_error)) from None
 

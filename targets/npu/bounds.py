@@ -8,7 +8,7 @@ from typing import Any
 
 from gadl.compiler.ir.types import DType
 from gadl.targets.base import Segment
-from gadl.targets.npu import _sim
+import gadl.targets.npu._sim as _sim
 
 from .costs import TYPES, Costs
 from .expand.matmul import matmul_window

@@ -11,7 +11,7 @@ import numpy as np
 
 from gadl.compiler.ir.types import DType
 from gadl.passes.plan.tiling import Candidates, Floats, TileCost, even_splits
-from gadl.targets.npu import _sim
+import gadl.targets.npu._sim as _sim
 
 from .isa import Type
 from .layers import Window
