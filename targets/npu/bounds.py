@@ -6,9 +6,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import gadl.targets.npu._sim as _sim
 from gadl.compiler.ir.types import DType
 from gadl.targets.base import Segment
-import gadl.targets.npu._sim as _sim
 
 from .costs import TYPES, Costs
 from .expand.matmul import matmul_window

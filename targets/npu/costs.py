@@ -9,9 +9,9 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
+import gadl.targets.npu._sim as _sim
 from gadl.compiler.ir.types import DType
 from gadl.passes.plan.tiling import Candidates, Floats, TileCost, even_splits
-import gadl.targets.npu._sim as _sim
 
 from .isa import Type
 from .layers import Window

@@ -20,7 +20,17 @@ runs on it is *simulated*. Arithmetic is fixed in [numerics.md](numerics.md).
 - A depthwise product takes `ceil(pixels / Tm) * ceil(channels / Tn) * ceil(taps / dw_taps)` cycles.
 - The drain (`EPI`) is a unit beside the array on the same queue: it starts `fill` cycles after the product that it drains, and
   overlaps later products that use other accumulators and other SRAM bytes. Posts are released in queue order.
-- Input windows are read from SRAM once per block of Tn output channels, weights once per instruction.
+- The first operand of a product is read from SRAM once per block of Tn output channels, the second once per instruction.
+- Launching a product takes `issue` cycles from its fetch, hidden where it waits in its queue; `fill` delays results, not the array.
+- `ws` with `shadow`: the weights of the next fold load behind the current one; an instruction with the same weight bytes as the
+  one before loads nothing. `ws` and `os` without `shadow` include the skew in each fold, so `fill` is not added.
+- Instructions after a `BAR` or `CALLC` are dispatched when it is complete. A `BAR` also waits for everything before it; all
+  named cores name the same set.
+- A multicast `LD` writes the same SRAM addresses of every named core and posts its semaphores there; it waits for its own core's
+  semaphores only, so other buffers are freed by a `BAR`. It moves at most `noc.bytes_per_cycle`.
+- A wait must order every two accesses to the same byte of SRAM or DRAM, one of them writing, from different queues: rows that only
+  interleave do not count. The array and the drain are one queue. A semaphore that several queues post orders by the posts taken.
+- An `ST` that accumulates moves its bytes twice. Products without elements are refused.
 - `VRSZ` reads source positions and weights (11 fractional bits) from tables, so that every coordinate rule is exact in its own
   terms; TOSA RESIZE's integer positions fit the same tables.
 - `LD` with `decode` (zb1) is declared and refused by this simulator; `LDG`, `STS`, `VQ` and grouped products are not declared yet.
