@@ -3,4 +3,5 @@
 #pragma once
 #include "gadl/driver.h"
 
-const gadl_driver& gadl_sim_driver();
+extern const gadl_driver gadl_sim_driver;
+extern const gadl_driver gadl_host_driver;

@@ -31,6 +31,7 @@ Engine::Engine(const Setup& setup, const Options& options)
       machine_(setup.program.machine),
       options_(options),
       group_bandwidth_(machine_[Parameter::sram_banks] * machine_[Parameter::sram_bank_bytes] / machine_[Parameter::sram_groups]),
+      word_cycles_(8 / machine_[Parameter::cmd_fetch_bytes_per_cycle]),
       fill_(machine_.integer(Parameter::mma_flow) == static_cast<int64_t>(Flow::kStream) || is_shadowed(machine_) ? machine_[Parameter::mma_fill] : 0),
       states_(setup.cores.size()),
       debug_cycles_(setup.debug_ids.size()),
@@ -108,8 +109,8 @@ bool Engine::try_issue(size_t core, int queue) {
   const Unit unit = drain ? kDrain : static_cast<Unit>(queue);
   Slot& slot = state.slots[unit];
   if (slot.active || !waits_hold(state, queue, instr)) return false;
-  if (item.ready > now_ + kEpsilon) {
-    wake_ = std::min(wake_, item.ready);
+  if (const double fetched = item.words * word_cycles_; fetched > now_ + kEpsilon) {
+    wake_ = std::min(wake_, fetched);
     state.fetching |= 1u << queue;
     return false;
   }
@@ -243,7 +244,7 @@ double Engine::delay(State& state, const Slot& slot, const Item& item) {
   }
   if (work.unit != kArray) return work.fixed;
   // Launching hides behind the wait in the queue.
-  double fixed = std::max(0.0, item.ready + work.issue - now_);
+  double fixed = std::max(0.0, item.words * word_cycles_ + work.issue - now_);
   if (work.last_fold > 0) {
     int64_t begin = -1, end = -1;
     for (const Access& access : work.accesses)
@@ -381,7 +382,7 @@ void Engine::update_rates() {
     const bool contended = heaviest > group_bandwidth_;
     double load[kMostGroups];
     if (contended) {
-      std::fill(load, load + kMostGroups, 0.0);
+      std::fill(load, load + machine_.integer(Parameter::sram_groups), 0.0);
       for (uint32_t left = state.moving; left != 0; left &= left - 1) {
         const int u = lowest_bit(left);
         for (const Demand& demand : state.slots[u].work->demand) load[demand.group] += demand.bytes * rates[u];

@@ -111,7 +111,8 @@ class Engine {
   const Machine& machine_;
   const Options options_;
   const double group_bandwidth_;
-  const double fill_;  // cycles from an instruction's end to its results
+  const double word_cycles_;  // to fetch 8 bytes of code
+  const double fill_;         // cycles from an instruction's end to its results
   std::vector<State> states_;
   std::vector<History> sram_, dram_;
   std::vector<double> debug_cycles_, mac_cycles_, vector_cycles_;

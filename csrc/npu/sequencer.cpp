@@ -30,19 +30,18 @@ struct Loop {
 
 }  // namespace
 
-Sequence sequence(const std::vector<Instr>& code, double fetch_bytes_per_cycle, std::size_t limit) {
+Sequence sequence(const std::vector<Instr>& code, std::size_t limit) {
   std::vector<uint8_t> named(code.size());  // instructions that name registers
   for (size_t i = 0; i < code.size(); ++i) for_each_register(code[i], [&](int, int) { named[i] = 1; });
   Sequence out;
   std::vector<Loop> loops;
   std::array<int64_t, kRegisters> registers{};
-  double bytes = 0;
   size_t steps = 0;
-  uint32_t fence = 0;
+  uint32_t fence = 0, words = 0;
   for (size_t at = 0; at < code.size(); ++at) {
     if (++steps > limit) throw SimError("the program runs for more than " + std::to_string(limit) + " instructions");
     const Instr& instr = code[at];
-    bytes += instr.bytes;
+    words += instr.bytes / 8;
     switch (instr.op) {
       case Op::SET: registers[instr.f[set::reg]] = instr.f[set::value]; continue;
       case Op::ADDA: {
@@ -69,7 +68,7 @@ Sequence sequence(const std::vector<Instr>& code, double fetch_bytes_per_cycle, 
     Item item;
     item.instr = static_cast<uint32_t>(at);
     item.fence = fence;
-    item.ready = bytes / fetch_bytes_per_cycle;
+    item.words = words;
     if (named[at]) {
       item.values = static_cast<uint32_t>(out.values.size());
       for_each_register(instr, [&](int field, int reg) {

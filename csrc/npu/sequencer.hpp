@@ -14,10 +14,10 @@ constexpr uint32_t kNoValues = UINT32_MAX;
 
 // One dynamic instruction.
 struct Item {
-  uint32_t instr;             // index into the code
+  uint32_t instr = 0;           // index into the code
   uint32_t values = kNoValues;  // first resolved address, where the instruction names address registers
-  uint32_t fence = 0;         // barriers and host calls dispatched before it: it waits for them
-  double ready = 0;           // cycle at which the fetch has delivered it
+  uint32_t fence = 0;           // barriers and host calls dispatched before it: it waits for them
+  uint32_t words = 0;           // fetched up to and including it, of 8 bytes
 };
 
 struct Sequence {
@@ -27,7 +27,7 @@ struct Sequence {
 };
 
 // Throws SimError on bad nesting and on more than `limit` dynamic instructions.
-Sequence sequence(const std::vector<Instr>& code, double fetch_bytes_per_cycle, std::size_t limit);
+Sequence sequence(const std::vector<Instr>& code, std::size_t limit);
 
 // The instruction of an item, addresses resolved.
 Instr resolve(const std::vector<Instr>& code, const Sequence& sequence, const Item& item);

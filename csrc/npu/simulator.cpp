@@ -22,7 +22,7 @@ Simulator::Simulator(const uint8_t* container, uint64_t size) : program_(parse_p
   debug_ids_.erase(std::unique(debug_ids_.begin(), debug_ids_.end()), debug_ids_.end());
   for (const auto& code : program_.cores) {
     CoreCode core;
-    core.sequence = sequence(code, program_.machine[Parameter::cmd_fetch_bytes_per_cycle], kMostInstructions);
+    core.sequence = sequence(code, kMostInstructions);
     core.works.resize(code.size());
     for (const Item& item : core.sequence.items) {
       Work& work = core.works[item.instr];

@@ -5,6 +5,7 @@
 #include <pybind11/stl.h>
 
 #include <cstring>
+#include <optional>
 
 #include "gadl/gadl.hpp"
 
@@ -26,11 +27,18 @@ py::dict describe(const gadl_tensor_info& info) {
   return out;
 }
 
+py::list describe_all(const gadl::Model& model, uint32_t count, gadl_tensor_info (gadl::Model::*info)(uint32_t) const) {
+  py::list out;
+  for (uint32_t i = 0; i < count; ++i) out.append(describe((model.*info)(i)));
+  return out;
+}
+
 py::bytes bytes_of(const void* data, uint64_t size) { return py::bytes(static_cast<const char*>(data), size); }
 
 class RunContext {
  public:
-  RunContext(std::shared_ptr<gadl::Model> model, bool skip_checks) : model_(std::move(model)), context_(*model_, skip_checks) {}
+  RunContext(std::shared_ptr<gadl::Model> model, bool skip_checks, const std::optional<std::string>& driver)
+      : model_(std::move(model)), context_(*model_, skip_checks, driver ? driver->c_str() : nullptr) {}
 
   void set_input(uint32_t index, const py::buffer& data) {
     const py::buffer_info info = data.request();
@@ -55,11 +63,9 @@ class RunContext {
   }
   py::list steps() const {
     py::list out;
-    for (uint32_t i = 0; i < gadl_context_step_count(context_.get()); ++i) {
-      gadl_step_info info{};
-      info.struct_size = sizeof(info);
-      gadl::check(gadl_context_step_info(context_.get(), i, &info));
-      out.append(py::make_tuple(info.name, info.result, info.time_ns));
+    for (uint32_t i = 0; i < context_.step_count(); ++i) {
+      const gadl_step_info step = context_.step(i);
+      out.append(py::make_tuple(step.name, step.result, step.time_ns));
     }
     return out;
   }
@@ -69,32 +75,37 @@ class RunContext {
   gadl::Context context_;
 };
 
+// `RuntimeFailure(text)` with the status of gadl.h as `status`.
+void register_failure(py::module_& m) {
+  static py::handle failure = py::exception<gadl::Error>(m, "RuntimeFailure").release();
+  py::register_local_exception_translator([](std::exception_ptr thrown) {
+    try {
+      if (thrown) std::rethrow_exception(thrown);
+    } catch (const gadl::Error& e) {
+      py::object value = failure(e.what());
+      value.attr("status") = static_cast<int>(e.status());
+      PyErr_SetObject(failure.ptr(), value.ptr());
+    }
+  });
+  m.attr("ERROR_FORMAT") = static_cast<int>(GADL_ERROR_FORMAT);
+  m.attr("ERROR_VERSION") = static_cast<int>(GADL_ERROR_VERSION);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_core, m) {
   m.doc() = "The OpenGADL runtime.";
-  py::register_exception<gadl::Error>(m, "RuntimeFailure");
+  register_failure(m);
   m.def("version", &gadl_version);
   py::class_<gadl::Model, std::shared_ptr<gadl::Model>>(m, "Model")
       .def(py::init<const std::string&>())
-      .def("inputs", [](const gadl::Model& model) {
-        py::list out;
-        for (uint32_t i = 0; i < model.input_count(); ++i) out.append(describe(model.input(i)));
-        return out;
-      })
-      .def("outputs", [](const gadl::Model& model) {
-        py::list out;
-        for (uint32_t i = 0; i < model.output_count(); ++i) out.append(describe(model.output(i)));
-        return out;
-      })
-      .def("tensors", [](const gadl::Model& model) {
-        py::list out;
-        for (uint32_t i = 0; i < gadl_model_tensor_count(model.get()); ++i) out.append(describe(model.tensor(i)));
-        return out;
-      })
-      .def("context_bytes", [](const gadl::Model& model) { return gadl_model_context_bytes(model.get()); });
+      .def("inputs", [](const gadl::Model& m) { return describe_all(m, m.input_count(), &gadl::Model::input); })
+      .def("outputs", [](const gadl::Model& m) { return describe_all(m, m.output_count(), &gadl::Model::output); })
+      .def("tensors", [](const gadl::Model& m) { return describe_all(m, m.tensor_count(), &gadl::Model::tensor); })
+      .def("context_bytes", [](const gadl::Model& model) { return model.context_bytes(); });
   py::class_<RunContext>(m, "Context")
-      .def(py::init<std::shared_ptr<gadl::Model>, bool>(), py::arg("model"), py::arg("skip_checks") = false)
+      .def(py::init<std::shared_ptr<gadl::Model>, bool, const std::optional<std::string>&>(), py::arg("model"), py::arg("skip_checks") = false,
+           py::arg("driver") = py::none())
       .def("set_input", &RunContext::set_input)
       .def("run", &RunContext::run)
       .def("output", &RunContext::output)

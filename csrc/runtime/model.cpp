@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
 
 #include "checksum.hpp"
 
@@ -138,18 +139,24 @@ std::vector<uint32_t> read_ids(Stream& s, std::size_t tensors, bool may_be_absen
   return ids;
 }
 
-// Kernels read operands after they have begun to write results.
+// Kernels read operands after they have begun to write results, so neither may share memory with a result.
 void check_overlap(const Step& step, const LoadedModel& model) {
-  const auto meet = [&](uint32_t left, uint32_t right) {
-    const Tensor &a = model.tensors[left], &b = model.tensors[right];
-    if (b.storage != GADL_STORAGE_ARENA) return false;
-    return a.offset < b.offset + static_cast<uint64_t>(b.info.bytes()) && b.offset < a.offset + static_cast<uint64_t>(a.info.bytes());
+  using Range = std::pair<uint64_t, uint64_t>;
+  const auto range = [&](uint32_t id) {
+    const Tensor& t = model.tensors[id];
+    return Range{t.offset, t.offset + static_cast<uint64_t>(t.info.bytes())};
   };
-  for (std::size_t i = 0; i < step.results.size(); ++i) {
-    for (uint32_t id : step.operands)
-      if (id != GADL_NO_TENSOR && meet(step.results[i], id)) throw ModelError("a step writes where it reads");
-    for (std::size_t j = 0; j < i; ++j)
-      if (meet(step.results[i], step.results[j])) throw ModelError("two results of a step share memory");
+  std::vector<Range> written;
+  for (uint32_t id : step.results)
+    if (range(id).first < range(id).second) written.push_back(range(id));
+  std::sort(written.begin(), written.end());
+  for (std::size_t i = 1; i < written.size(); ++i)
+    if (written[i].first < written[i - 1].second) throw ModelError("two results of a step share memory");
+  for (uint32_t id : step.operands) {
+    if (id == GADL_NO_TENSOR || model.tensors[id].storage != GADL_STORAGE_ARENA) continue;
+    const Range read = range(id);
+    const auto after = std::lower_bound(written.begin(), written.end(), Range{read.second, 0});
+    if (read.first < read.second && after != written.begin() && std::prev(after)->second > read.first) throw ModelError("a step writes where it reads");
   }
 }
 
@@ -227,26 +234,38 @@ std::vector<Section> read_table(const uint8_t* data, uint64_t size) {
   return found;
 }
 
-// The program must have the operands and results of every step that calls it.
-void check_program(const Step& step, LoadedModel& model, std::vector<bool>& seen) {
-  const DevicePart& part = model.parts[step.segment];
-  std::vector<uint64_t> sizes(step.operands.size() + step.results.size());
+// Finds a driver for a program and asks it what the program needs.
+DevicePart read_part(const Section& section) {
+  const std::string name = "device program " + std::to_string(section.index);
+  DevicePart part;
+  part.program = section.bytes;
+  part.driver = gadl_accepting_driver(section.bytes.data, section.bytes.size);
+  if (part.driver == nullptr) throw ModelError("no driver of this runtime accepts " + name);
   gadl_program_info info{};
   info.struct_size = sizeof(info);
-  info.size_count = static_cast<uint32_t>(sizes.size());
-  info.sizes = sizes.data();
   char text[512] = "";
-  if (part.driver->info(part.program.data, part.program.size, &info, text, sizeof(text)) != GADL_OK) {
-    throw ModelError("device program " + std::to_string(step.segment) + ": " + text);
+  const auto ask = [&] {
+    if (part.driver->info(part.program.data, part.program.size, &info, text, sizeof(text)) != GADL_OK) throw ModelError(name + ": " + text);
+  };
+  ask();
+  part.sizes.resize(std::size_t{info.input_count} + info.output_count);
+  part.inputs = info.input_count;
+  part.memory_bytes = info.memory_bytes;
+  info.sizes = part.sizes.data();
+  info.size_count = static_cast<uint32_t>(part.sizes.size());
+  ask();
+  return part;
+}
+
+// The program must have the operands and results of the step that calls it.
+void check_program(const Step& step, const LoadedModel& model) {
+  const DevicePart& part = model.parts[step.segment];
+  std::vector<uint32_t> ids = step.operands;
+  ids.insert(ids.end(), step.results.begin(), step.results.end());
+  const auto same = [&](uint32_t id, uint64_t size) { return static_cast<uint64_t>(model.tensors[id].info.bytes()) == size; };
+  if (part.inputs != step.operands.size() || !std::equal(ids.begin(), ids.end(), part.sizes.begin(), part.sizes.end(), same)) {
+    throw ModelError("device program " + std::to_string(step.segment) + " has other inputs or outputs than the schedule says");
   }
-  bool same = info.input_count == step.operands.size() && info.output_count == step.results.size();
-  for (std::size_t i = 0; same && i < sizes.size(); ++i) {
-    const uint32_t id = i < step.operands.size() ? step.operands[i] : step.results[i - step.operands.size()];
-    same = sizes[i] == static_cast<uint64_t>(model.tensors[id].info.bytes());
-  }
-  if (!same) throw ModelError("device program " + std::to_string(step.segment) + " has other inputs or outputs than the schedule says");
-  if (!seen[step.segment]) model.device_bytes += info.memory_bytes;
-  seen[step.segment] = true;
 }
 
 void read_schedule(Bytes host, LoadedModel& model) {
@@ -267,15 +286,13 @@ void read_schedule(Bytes host, LoadedModel& model) {
     if (id >= model.tensors.size() || (i < counts[1] && model.tensors[id].storage != GADL_STORAGE_ARENA)) throw ModelError("an input or output names a tensor that is not there");
     list.emplace_back(name, id);
   }
-  std::vector<bool> seen(model.parts.size());
   for (uint32_t i = 0; i < counts[4]; ++i) {
     model.steps.push_back(read_step(s, model));
     const Step& step = model.steps.back();
-    if (step.is_segment) check_program(step, model, seen);
+    if (step.is_segment) check_program(step, model);
     model.scratch_bytes = std::max<uint64_t>(model.scratch_bytes, step.kernel.scratch_bytes);
   }
   if (model.scratch_bytes > kMostBytes) throw ModelError("a step needs an unreasonable amount of scratch memory");
-  if (std::find(seen.begin(), seen.end(), false) != seen.end()) throw ModelError("a device program is never called");
 }
 
 }  // namespace
@@ -289,9 +306,9 @@ LoadedModel load_model(const uint8_t* data, uint64_t size, Devices devices) {
     if (std::strcmp(section.name, "weights") == 0) model.weights = section.bytes;
     if (std::strcmp(section.name, "program") != 0) continue;
     if (section.index != model.parts.size()) throw ModelError("the programs are out of order");
-    const gadl_driver* driver = devices == Devices::ALLOWED ? gadl_accepting_driver(section.bytes.data, section.bytes.size) : nullptr;
-    if (driver == nullptr) throw ModelError("no driver of this runtime accepts device program " + std::to_string(section.index));
-    model.parts.push_back({section.bytes, driver});
+    if (devices == Devices::NONE) throw ModelError("it must run on the host alone");
+    model.parts.push_back(read_part(section));
+    model.device_bytes += model.parts.back().memory_bytes;
   }
   read_schedule(host, model);
   return model;

@@ -30,10 +30,13 @@ struct Bytes {
   uint64_t size = 0;
 };
 
-// A device program with the first driver that accepts it.
+// A device program, the driver that accepts it, and what it needs.
 struct DevicePart {
   Bytes program;
   const gadl_driver* driver = nullptr;
+  uint32_t inputs = 0;
+  std::vector<uint64_t> sizes;  // in bytes: inputs, then outputs
+  uint64_t memory_bytes = 0;
 };
 
 struct LoadedModel {

@@ -11,32 +11,32 @@ import onnx_ir
 
 from gadl.compiler.ir.graph import Value
 
-from .node import Node, Unsupported, ir_dtype_of
+from .node import Node, ir_dtype_of
 
 #: Largest constant that import-time evaluation may produce, in elements.
 MOST_FOLDED = 1 << 24
+#: Ops whose results are no larger than their inputs; others could ask for any amount of memory.
+_BY_REFERENCE = frozenset({
+    "Acos", "Acosh", "ArgMin", "Asin", "Asinh", "Atan", "Atanh", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr",
+    "BitwiseXor", "Cast", "Compress", "Cosh", "CumProd", "Det", "GatherND", "Hardmax", "IsInf", "Mod", "NonMaxSuppression",
+    "ReverseSequence", "Scatter", "ScatterElements", "ScatterND", "Shrink", "Sinh", "TopK", "Unique",
+})  # fmt: skip
 #: The reference evaluator is slow and makes results of any size: it is for shape arithmetic.
 MOST_REFERENCE_ELEMENTS = 1 << 20
 
 
 def evaluate_constants(node: Node) -> list[Value] | None:
-    """Results of a node whose inputs are all constants, or None where it is not such a node.
-
-    Nodes with subgraphs are left alone (loops may never end), and random ones (they are no constants).
-    """
+    """Results of a node whose inputs are all constants, or None where it is not such a node."""
     given = [v for v in node.inputs if v is not None]
-    kinds = {a.type for a in node.node.attributes.values()}
-    if not given or any(v.data is None or v.quant is not None for v in given) or node.node.domain not in ("", "ai.onnx"):
+    if node.op_type not in _BY_REFERENCE or node.node.domain not in ("", "ai.onnx"):
         return None
-    if onnx_ir.AttributeType.GRAPH in kinds or node.op_type.startswith(("Random", "Bernoulli", "Multinomial")):
+    if not given or any(v.data is None or v.quant is not None for v in given):
         return None
     if sum(math.prod(v.shape) for v in given) > MOST_REFERENCE_ELEMENTS:
         return None
     results = _by_reference(node)
     if results is None:
         return None
-    if any(r.size > MOST_FOLDED for r in results):
-        raise Unsupported("the constant would be too large")
     return [node.const(np.asarray(r)) for r in results]
 
 

@@ -24,6 +24,8 @@ from .quant import around_integers, as_stored
 
 #: Largest tensor that a model may speak of: beyond it the extents are taken for damage.
 MOST_BYTES = 1 << 36
+#: Nodes that are imported at most, those of loops once per iteration.
+MOST_NODES = 1 << 17
 #: Ops that stay although their operands are constants: pairs of scales are the model's, windows would pad without limit.
 _NEVER_FOLDED = frozenset({"quantize", "dequantize", "conv", "conv_transpose", "max_pool", "avg_pool", "resize"})
 
@@ -41,6 +43,7 @@ class Importer:
         self.broken: set[str] = set()
         self.builder = Builder(self.graph)
         self._unexpected: Exception | None = None
+        self._steps = 0
 
     def run(self, shapes: dict[str, tuple[int, ...]]) -> Graph:
         """Import everything; one `GadlError` holds all offending nodes."""
@@ -70,6 +73,9 @@ class Importer:
             self.broken.update(o.name for o in node.outputs)
             return
         try:
+            self._steps += 1
+            if self._steps > MOST_NODES:
+                raise Unsupported(f"more than {MOST_NODES} nodes")
             self._node(node, location)
         except Exception as error:
             self._report(error, location, str(node.op_type), self._opset(node.domain))

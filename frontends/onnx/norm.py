@@ -104,6 +104,8 @@ def local_response_norm(node: Node) -> Value:
     """LRN 1, 13: the sum over neighbouring channels is a 1x1 convolution of the squares with a band of ones."""
     x, size = node.operand(0), int(node.attr("size"))
     channels, rank = x.shape[1], x.type.rank - 2
+    if channels > 4096:
+        raise Unsupported(f"{channels} channels")
     distance = np.arange(channels)[None, :] - np.arange(channels)[:, None]
     band = (distance >= -((size - 1) // 2)) & (distance <= size // 2)
     weights = node.const(band.reshape(*band.shape, *(1,) * rank), x.dtype)

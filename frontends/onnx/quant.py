@@ -198,6 +198,8 @@ def _blocked(node: Node, x: Value, axis: int, block: int) -> Value:
     if data is None or scale is None:
         raise Unsupported("blocked quantisation of activations")
     extent = data.shape[axis]
+    if block > extent:
+        raise Unsupported(f"blocks of {block} along {extent}")
     full = np.repeat(scale, block, axis).take(range(extent), axis).astype(np.float32)
     points = 0 if zero is None else np.repeat(zero, block, axis).take(range(extent), axis).astype(np.int64)
     return node.const((data.astype(np.int64) - points).astype(np.float32) * full, DType.of(scale.dtype))

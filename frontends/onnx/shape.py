@@ -229,6 +229,8 @@ def scatter(node: Node) -> Value:
         places = tuple(i.reshape(-1) for i in np.indices(indices.shape, np.int64))
         axis = int(node.attr("axis", 0)) % x.type.rank
         places = (*places[:axis], indices.reshape(-1), *places[axis + 1 :])
+    if math.prod(rows) > MOST_FOLDED:
+        raise Unsupported(f"a table of {math.prod(rows)} rows")
     table = np.arange(math.prod(rows), dtype=np.int64)
     extents = np.asarray(rows, np.int64)
     written = np.ravel_multi_index(tuple(np.where(p < 0, p + e, p) for p, e in zip(places, extents)), rows)
@@ -298,6 +300,8 @@ def one_hot(node: Node) -> Value:
         raise Unsupported("depth and values are missing")
     count, rank = int(depth.item()), indices.type.rank + 1
     axis = int(node.attr("axis", -1)) % rank
+    if not 0 < count <= MOST_FOLDED:
+        raise Unsupported(f"depth {count}")
     index = indices if indices.dtype is DType.I64 else node.emit("cast", indices, dtype=DType.I64)
     from_end = node.emit("add", index, node.const(count, DType.I64))
     index = node.emit("where", node.emit("less", index, node.const(0, DType.I64)), from_end, index)

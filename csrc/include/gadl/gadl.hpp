@@ -6,7 +6,6 @@
 #include <memory>
 #include <stdexcept>
 #include <string>
-#include <vector>
 
 #include "gadl.h"
 
@@ -42,7 +41,9 @@ class Model {
   uint32_t output_count() const { return gadl_model_output_count(get()); }
   gadl_tensor_info input(uint32_t i) const { return info(gadl_model_input_info, i); }
   gadl_tensor_info output(uint32_t i) const { return info(gadl_model_output_info, i); }
+  uint32_t tensor_count() const { return gadl_model_tensor_count(get()); }
   gadl_tensor_info tensor(uint32_t i) const { return info(gadl_model_tensor_info, i); }
+  uint64_t context_bytes() const { return gadl_model_context_bytes(get()); }
 
  private:
   template <class F>
@@ -60,8 +61,9 @@ class Model {
 
 class Context {
  public:
-  explicit Context(const Model& model, bool skip_checks = false) {
-    gadl_options options{sizeof(gadl_options), skip_checks ? 1u : 0u};
+  // `driver` null: the first driver that accepts the model's programs.
+  explicit Context(const Model& model, bool skip_checks = false, const char* driver = nullptr) {
+    const gadl_options options{sizeof(gadl_options), skip_checks ? 1u : 0u, driver};
     gadl_context* raw = nullptr;
     check(gadl_context_create(model.get(), &options, &raw));
     handle_.reset(raw);
@@ -74,7 +76,14 @@ class Context {
   gadl_counters counters() const {
     gadl_counters found{};
     found.struct_size = sizeof(found);
-    check(gadl_context_counters(get(), &found), get());
+    check(gadl_context_counters(get(), &found));
+    return found;
+  }
+  uint32_t step_count() const { return gadl_context_step_count(get()); }
+  gadl_step_info step(uint32_t i) const {
+    gadl_step_info found{};
+    found.struct_size = sizeof(found);
+    check(gadl_context_step_info(get(), i, &found));
     return found;
   }
 

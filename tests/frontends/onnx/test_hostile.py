@@ -123,6 +123,24 @@ def test_huge_results(nodes: list[Any], extent: np.ndarray) -> None:
     assert not survives(model)
 
 
+def test_nested_loops() -> None:
+    """256 iterations of 256 iterations of 256 iterations are refused, not written out."""
+    info = helper.make_tensor_value_info
+
+    def nested(depth: int) -> list[Any]:
+        if depth == 0:
+            return [helper.make_node("Add", ["v1", "v1"], ["w1"])]
+        body = helper.make_graph(
+            [*nested(depth - 1), helper.make_node("Identity", [f"c{depth}"], [f"d{depth}"])], "body",
+            [info(f"i{depth}", TensorProto.INT64, ()), info(f"c{depth}", TensorProto.BOOL, ()), info(f"v{depth}", TensorProto.FLOAT, (1,))],
+            [info(f"d{depth}", TensorProto.BOOL, ()), info(f"w{depth}", TensorProto.FLOAT, (1,))],
+        )  # fmt: skip
+        return [helper.make_node("Loop", ["n", "t", f"v{depth + 1}"], [f"w{depth + 1}"], body=body)]
+
+    model = model_of(nested(3), {"v4": np.zeros(1, F32)}, {"n": np.int64(256), "t": np.bool_(True)}, ("w4",))
+    assert not survives(model)
+
+
 def test_huge_input_and_initializer() -> None:
     model = small_cnn()
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1 << 50
