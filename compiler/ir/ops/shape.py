@@ -376,7 +376,7 @@ class Resize(OpDef):
         for axis, position in cls.axes(op):
             if mode == "cubic":
                 index, weights = _cubic_taps(position, shape[axis], op.attrs["cubic_a"])
-                x = sum(_column(weights[:, t], x.ndim, axis) * x.take(index[:, t], axis) for t in range(4))
+                x = np.asarray(sum(_column(weights[:, t], x.ndim, axis) * x.take(index[:, t], axis) for t in range(4)))
             else:
                 low, high, weight = linear_taps(position, shape[axis])
                 column = _column(weight, x.ndim, axis)
