@@ -85,8 +85,9 @@ class Assembler:
         for item in schedule:
             reads = tuple(region(v) for v in _reads(item) if v is not None and v.data is None)
             program.steps.append(Step("host", "step", {}, reads, tuple(region(v) for v in _writes(item)), 0))
-        # Inputs stay readable to the end: a caller may run again without writing them anew.
-        kept = [region(v) for v in (*self.graph.inputs, *self.graph.outputs) if v.data is None]
+        # Inputs stay readable to the end: a caller may run again without writing them anew. So do the integers behind outputs.
+        behind = raw_outputs(self.graph).values()
+        kept = [region(v) for v in (*self.graph.inputs, *self.graph.outputs, *behind) if v.data is None]
         if self.keep:
             kept = [Region(b, 0, b.size) for b in buffers.values()]
         program.steps.append(Step("host", "outputs", {}, tuple(kept), (), 0))
@@ -111,6 +112,12 @@ class Assembler:
             )  # fmt: skip
         )
         return self.numbers[id(value)]
+
+
+def raw_outputs(graph: Graph) -> dict[str, Value]:
+    """The quantised value behind each output that is dequantised last, by the output's name."""
+    pairs = zip(graph.output_names, graph.outputs)
+    return {n: v.producer.inputs[0] for n, v in pairs if v.producer is not None and v.producer.name == "dequantize"}
 
 
 def _reads(item: Op | Segment) -> list[Value | None]:

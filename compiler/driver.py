@@ -38,7 +38,7 @@ from gadl.passes.quant.quantize import (
 )
 from gadl.targets.base import DeviceProgram, Target, segments_of
 
-from .assemble import Assembler, pack_golden
+from .assemble import Assembler, pack_golden, raw_outputs
 from .registry import target as find_target
 
 Feeds = Mapping[str, Array]
@@ -256,11 +256,6 @@ def _manifest(found: Target, machine: Any, graph: Graph, precision: Precision, p
     def io(name: str, value: Any) -> dict[str, Any]:
         return {"name": name, "dtype": value.dtype.value, "shape": list(value.shape)}
 
-    behind = {
-        n: v.producer.inputs[0].name
-        for n, v in zip(graph.output_names, graph.outputs)
-        if v.producer is not None and v.producer.name == "dequantize"
-    }
     return {
         "schema_version": SCHEMA_VERSION,
         "compiler": _version(),
@@ -273,7 +268,7 @@ def _manifest(found: Target, machine: Any, graph: Graph, precision: Precision, p
         "precision": precision.value,
         "inputs": [io(v.name, v) for v in graph.inputs],
         "outputs": [io(n, v) for n, v in zip(graph.output_names, graph.outputs)],
-        "raw_outputs": behind,
+        "raw_outputs": {name: value.name for name, value in raw_outputs(graph).items()},
         "placement": {k: v for k, v in placement.items() if k != "reasons"},
     }
 

@@ -12,7 +12,7 @@ import ml_dtypes
 import numpy as np
 
 from gadl.compiler.artifact.reader import ArtifactFile
-from gadl.compiler.diag import GadlError
+from gadl.compiler.diag import GadlError, diagnostic
 
 try:
     import gadl.runtime._core as _core
@@ -50,6 +50,12 @@ class TensorSpec:
         moved = (self.shape[0], *self.shape[2:], self.shape[1])
         return np.moveaxis(np.frombuffer(data, self.numpy).reshape(moved), -1, 1)
 
+    def encode(self, array: Array) -> Array:
+        """The bytes of an array in logical order, u8[n]."""
+        if self.channels_last and len(self.shape) >= 3:
+            array = np.moveaxis(array, 1, -1)
+        return np.ascontiguousarray(array, self.numpy).reshape(-1).view(np.uint8)
+
 
 class Session:
     """Runs one artefact. One thread at a time; several sessions of one file run in parallel.
@@ -66,11 +72,16 @@ class Session:
             raise GadlError.of("GADL-R002", path, device=device, driver=driver)
         try:
             self._model = _core.Model(str(path))
-            self._context = _core.Context(self._model, skip_checks=not check)
+            self._context = _core.Context(self._model, skip_checks=not check, driver=device)
         except _core.RuntimeFailure as error:
-            raise GadlError.of("GADL-R001", path, detail=str(error)) from None
+            # A file that is at fault is no failure of the device.
+            code = "GADL-A001" if error.status == _core.ERROR_FORMAT else "GADL-R001"
+            raise GadlError.of(code, path, detail=str(error)) from None
         self.inputs = [_spec(t) for t in self._model.inputs()]
         self.outputs = [_spec(t) for t in self._model.outputs()]
+        #: Every tensor of the schedule, in the order of the file.
+        self.tensors = [_spec(t) for t in self._model.tensors()]
+        self._index = {spec.name: index for index, spec in enumerate(self.tensors)}
 
     def run(self, feeds: Mapping[str, Array], *, raw: bool = False) -> dict[str, Array]:
         """Outputs by name for inputs by name; floats in and out.
@@ -88,39 +99,30 @@ class Session:
         return {spec.name: spec.decode(self._context.output(i)) for i, spec in enumerate(self.outputs)}
 
     def _set_inputs(self, feeds: Mapping[str, Array]) -> None:
-        from gadl.compiler.diag import diagnostic
-
-        wrong = [diagnostic("GADL-I010", name=n, detail="no such input") for n in feeds if n not in {s.name for s in self.inputs}]
+        known = {s.name for s in self.inputs}
+        wrong = [diagnostic("GADL-I010", name=n, detail="no such input") for n in feeds if n not in known]
         arrays = []
         for spec in self.inputs:
-            given = feeds.get(spec.name)
-            shape = None if given is None else np.shape(given)
-            if given is None or shape != spec.shape:
-                detail = "missing" if given is None else f"shape {shape}, expected {spec.shape}"
-                wrong.append(diagnostic("GADL-I010", name=spec.name, detail=detail))
+            problem = _problem(feeds.get(spec.name), spec)
+            if problem:
+                wrong.append(diagnostic("GADL-I010", name=spec.name, detail=problem))
             else:
-                arrays.append(np.ascontiguousarray(given, spec.numpy))
+                arrays.append(spec.encode(np.asarray(feeds[spec.name])))
         GadlError.raise_if(wrong)
         for index, array in enumerate(arrays):
-            self._context.set_input(index, array.view(np.uint8) if array.ndim else array.reshape(1).view(np.uint8))
+            self._context.set_input(index, array)
 
     @property
     def raw_outputs(self) -> dict[str, TensorSpec]:
         """What `raw` returns: per output the integer tensor behind it, or the output itself."""
         behind = self.manifest.get("raw_outputs", {})
-        tensors = {t.name: t for t in self.tensors}
-        return {spec.name: tensors.get(behind.get(spec.name, ""), spec) for spec in self.outputs}
-
-    @property
-    def tensors(self) -> list[TensorSpec]:
-        """Every tensor of the schedule."""
-        return [_spec(t) for t in self._model.tensors()]
+        found = {spec.name: self._index.get(behind.get(spec.name, "")) for spec in self.outputs}
+        return {spec.name: spec if (index := found[spec.name]) is None else self.tensors[index] for spec in self.outputs}
 
     def tensor(self, spec: TensorSpec) -> Array:
         """A tensor after a run. Only artefacts compiled with `keep_tensors` still hold all of them."""
-        for index, known in enumerate(self.tensors):
-            if known.name == spec.name:
-                return known.decode(self._context.tensor(index))
+        if spec.name in self._index:
+            return spec.decode(self._context.tensor(self._index[spec.name]))
         return self.run_output(spec)
 
     def run_output(self, spec: TensorSpec) -> Array:
@@ -130,7 +132,7 @@ class Session:
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of tensors and scratch."""
+        """Bytes of tensors, scratch and device memory; a simulated device adds its own state."""
         return int(self._model.context_bytes())
 
     @property
@@ -142,6 +144,27 @@ class Session:
     def profile(self) -> list[tuple[str, str, int]]:
         """Op, result and nanoseconds of each step of the last run."""
         return list(self._context.steps())
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """Figures of the last run, ready for JSON: device, memory, counters, and the time of each step in nanoseconds."""
+        steps = [{"op": op, "result": result, "time_ns": time_ns} for op, result, time_ns in self.profile]
+        device = {"driver": self.manifest.get("driver"), "machine": self.manifest.get("machine"), "status": self.manifest.get("status")}
+        return {"device": device, "memory_bytes": self.memory_bytes, "counters": self.counters, "steps": steps}
+
+
+def _problem(given: Any, spec: TensorSpec) -> str:
+    """Why an array does not fit an input; empty when it does."""
+    if given is None:
+        return "missing"
+    try:
+        array = np.asarray(given)
+    except ValueError:
+        return "not an array"
+    if array.shape != spec.shape:
+        return f"shape {array.shape}, expected {spec.shape}"
+    kind = np.dtype(np.float64) if spec.numpy.kind not in "biuf" else spec.numpy  # numpy does not know how bf16 casts
+    return "" if np.can_cast(array.dtype, kind, "same_kind") else f"type {array.dtype}, expected {spec.numpy}"
 
 
 def _spec(found: Mapping[str, Any]) -> TensorSpec:

@@ -77,7 +77,7 @@ class RunContext {
 
 // `RuntimeFailure(text)` with the status of gadl.h as `status`.
 void register_failure(py::module_& m) {
-  static py::handle failure = py::exception<gadl::Error>(m, "RuntimeFailure").release();
+  static const py::handle failure = py::exception<gadl::Error>(m, "RuntimeFailure", PyExc_RuntimeError).release();
   py::register_local_exception_translator([](std::exception_ptr thrown) {
     try {
       if (thrown) std::rethrow_exception(thrown);

@@ -18,6 +18,11 @@ ENTRIES = (
                  "升级运行时（pip install -U opengadl），或用旧版 gadlc 编译"),
     ),
     Entry(
+        "GADL-A003",
+        Text("the artefact needs features {features} that this version does not know", "编译产物需要当前版本不支持的特性 {features}"),
+        fix=Text("update the runtime (pip install -U opengadl)", "升级运行时（pip install -U opengadl）"),
+    ),
+    Entry(
         "GADL-R001",
         Text("the runtime reports: {detail}", "运行时报告：{detail}"),
         exit_code=4,
