@@ -23,7 +23,9 @@ class CMakeBuild(build_ext):
         cmake = shutil.which("cmake") or "cmake"
         folder = ROOT / "build" / f"python-{sys.version_info[0]}.{sys.version_info[1]}"
         places = [f"-D{variable}={Path(self.get_ext_fullpath(name)).resolve().parent}" for name, variable in MODULES.items()]
-        generator = ["-G", "Ninja"] if shutil.which("ninja") else []
+        # The path is given anew each time: pip builds in an environment that is gone the next time.
+        ninja = shutil.which("ninja")
+        generator = ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"] if ninja else []
         configure = [cmake, "-S", str(ROOT), "-B", str(folder), *generator, "-DGADL_PYTHON=ON", f"-DPython_EXECUTABLE={sys.executable}"]
         subprocess.check_call([*configure, *places])
         subprocess.check_call([cmake, "--build", str(folder), "--parallel", "2"])

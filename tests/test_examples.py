@@ -30,8 +30,9 @@ def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "prefix"
 
 
-def test_the_c_example_builds_with_cmake_and_runs(prefix: Path, tmp_path: Path) -> None:
-    sh("cmake", "-S", ROOT / "examples" / "c", "-B", tmp_path, f"-DCMAKE_PREFIX_PATH={prefix}")
+@pytest.mark.parametrize("link", ["shared", "static"])
+def test_the_c_example_builds_with_cmake_and_runs(link: str, prefix: Path, tmp_path: Path) -> None:
+    sh("cmake", "-S", ROOT / "examples" / "c", "-B", tmp_path, f"-DCMAKE_PREFIX_PATH={prefix}", f"-DGADL_LINK={link}")
     sh("cmake", "--build", tmp_path)
     feed = np.random.default_rng(0).standard_normal((1, 3, 6, 6)).astype(np.float32)
     (tmp_path / "in.bin").write_bytes(feed.tobytes())

@@ -31,7 +31,9 @@ def text() -> str:
         ("feature", layout.Feature), ("storage", layout.Storage), ("step", layout.StepKind), ("attr", layout.AttrCode),
     )  # fmt: skip
     for name, kind in kinds:
-        members = ", ".join(f"GADL_{name.upper()}_{m.name} = {m.value}" for m in kind)
+        # Python 3.10 lists a flag of no bits, later versions do not.
+        listed = [m for m in kind if m.value or not issubclass(kind, enum.IntFlag)]
+        members = ", ".join(f"GADL_{name.upper()}_{m.name} = {m.value}" for m in listed)
         lines += [f"enum gadl_{name} {{ {members} }};"]
     for name, words in (("dtype", layout.DTYPES), ("layout", layout.LAYOUTS), ("rounding", layout.ROUNDINGS)):
         members = ", ".join(f"GADL_{name.upper()}_{w.upper()} = {i}" for i, w in enumerate(words))

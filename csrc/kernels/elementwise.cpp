@@ -86,13 +86,13 @@ Prepared numeric(const Call& call, R real, W whole) {
 }
 
 Prepared add(const Call& call) {
-  if (call.attrs.requant("requant")) return requantised_sum(call, [](int64_t a, int64_t b) { return a + b; });
-  return numeric(call, [](float a, float b) { return a + b; }, [](int64_t a, int64_t b) { return static_cast<int64_t>(static_cast<uint64_t>(a) + static_cast<uint64_t>(b)); });
+  if (call.attrs.requant("requant")) return requantised_sum(call, wrapping_add);
+  return numeric(call, [](float a, float b) { return a + b; }, wrapping_add);
 }
 
 Prepared sub(const Call& call) {
-  if (call.attrs.requant("requant")) return requantised_sum(call, [](int64_t a, int64_t b) { return a - b; });
-  return numeric(call, [](float a, float b) { return a - b; }, [](int64_t a, int64_t b) { return static_cast<int64_t>(static_cast<uint64_t>(a) - static_cast<uint64_t>(b)); });
+  if (call.attrs.requant("requant")) return requantised_sum(call, wrapping_sub);
+  return numeric(call, [](float a, float b) { return a - b; }, wrapping_sub);
 }
 
 Prepared mul(const Call& call) {
@@ -100,9 +100,9 @@ Prepared mul(const Call& call) {
     require(found->multiplier.size() == 1, call, "a requantised product is per tensor");
     const Requant r = *found;
     const int64_t za = call.input(0).zero_point, zb = call.input(1).zero_point, zy = call.result().zero_point;
-    return whole_binary(call, [=](int64_t a, int64_t b) { return zy + requantize((a - za) * (b - zb), r.multiplier[0], r.shift[0], r.rounding); });
+    return whole_binary(call, [=](int64_t a, int64_t b) { return zy + requantize(wrapping_mul(a - za, b - zb), r.multiplier[0], r.shift[0], r.rounding); });
   }
-  return numeric(call, [](float a, float b) { return a * b; }, [](int64_t a, int64_t b) { return static_cast<int64_t>(static_cast<uint64_t>(a) * static_cast<uint64_t>(b)); });
+  return numeric(call, [](float a, float b) { return a * b; }, wrapping_mul);
 }
 
 Prepared divide(const Call& call) {
@@ -110,7 +110,7 @@ Prepared divide(const Call& call) {
 }
 
 Prepared power(const Call& call) {
-  return numeric(call, [](float a, float b) { return std::pow(a, b); }, [](int64_t a, int64_t b) { return static_cast<int64_t>(std::pow(static_cast<double>(a), static_cast<double>(b))); });
+  return numeric(call, [](float a, float b) { return std::pow(a, b); }, [](int64_t a, int64_t b) { return to_whole(std::pow(static_cast<double>(a), static_cast<double>(b))); });
 }
 
 float float_mod(float a, float b) {

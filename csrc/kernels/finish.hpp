@@ -63,18 +63,18 @@ class Finish {
     if (requant_.rounding == npu::Round::UP && !has_residual_ && type_ == GADL_DTYPE_I8) {
       const uint64_t half = uint64_t{1} << (shift - 1), factor = static_cast<uint64_t>(static_cast<int64_t>(multiplier));
       for (int64_t i = 0; i < count; ++i, at += step) {
-        const int64_t rounded = static_cast<int64_t>(static_cast<uint64_t>(sums[i] + bias) * factor + half) >> shift;
+        const int64_t rounded = static_cast<int64_t>(static_cast<uint64_t>(wrapping_add(sums[i], bias)) * factor + half) >> shift;
         out[0][at] = static_cast<uint8_t>(npu::clamp64(zero_ + rounded, bounds_.integer_low, bounds_.integer_high));
       }
       return;
     }
     for (int64_t i = 0; i < count; ++i, at += step) {
-      int64_t value = npu::requantize(static_cast<int64_t>(sums[i]) + bias, multiplier, shift, requant_.rounding);
+      int64_t value = npu::requantize(wrapping_add(sums[i], bias), multiplier, shift, requant_.rounding);
       if (has_residual_) {
-        const int64_t r = load_whole(in[3] + at * residual_bytes_, residual_type_) - residual_zero_;
-        value += npu::requantize(r, residual_requant_.multiplier[0], residual_requant_.shift[0], residual_requant_.rounding);
+        const int64_t r = wrapping_sub(load_whole(in[3] + at * residual_bytes_, residual_type_), residual_zero_);
+        value = wrapping_add(value, npu::requantize(r, residual_requant_.multiplier[0], residual_requant_.shift[0], residual_requant_.rounding));
       }
-      store_whole(out[0] + at * bytes_, type_, npu::clamp64(zero_ + value, bounds_.integer_low, bounds_.integer_high));
+      store_whole(out[0] + at * bytes_, type_, npu::clamp64(wrapping_add(zero_, value), bounds_.integer_low, bounds_.integer_high));
     }
   }
 

@@ -126,7 +126,7 @@ Kind kind_of(const Call& call) {
   if (a.is_float()) return Kind::kReal;
   bool narrow = true;
   for (const TensorInfo* t : {&a, &b}) {
-    require(t->dtype != GADL_DTYPE_BOOL && t->dtype != GADL_DTYPE_I64, call, "operands are integers of at most 32 bits");
+    require(t->dtype != GADL_DTYPE_BOOL && t->element_bytes() <= 2, call, "operands are integers of at most 16 bits");
     require(t->zero_point >= INT16_MIN && t->zero_point <= INT16_MAX, call, "a zero point is out of range");
     narrow = narrow && t->element_bytes() == 1 && t->zero_point >= -255 && t->zero_point <= 255;
   }

@@ -92,7 +92,7 @@ void store_real(uint8_t* p, gadl_dtype type, float value) {
     case GADL_DTYPE_F64: { const double v = value; std::memcpy(p, &v, 8); return; }
     case GADL_DTYPE_F16: { const uint16_t v = npu::float_to_half(value); std::memcpy(p, &v, 2); return; }
     case GADL_DTYPE_BF16: { const uint16_t v = npu::float_to_bfloat(value); std::memcpy(p, &v, 2); return; }
-    default: store_whole(p, type, std::isfinite(value) ? static_cast<int64_t>(value) : 0); return;
+    default: store_whole(p, type, to_whole(value)); return;
   }
 }
 
@@ -104,7 +104,7 @@ int64_t load_whole(const uint8_t* p, gadl_dtype type) {
     case GADL_DTYPE_I16: { int16_t v; std::memcpy(&v, p, 2); return v; }
     case GADL_DTYPE_I32: { int32_t v; std::memcpy(&v, p, 4); return v; }
     case GADL_DTYPE_I64: { int64_t v; std::memcpy(&v, p, 8); return v; }
-    default: { const float v = load_real(p, type); return std::isfinite(v) ? static_cast<int64_t>(v) : 0; }
+    default: return to_whole(load_real(p, type));
   }
 }
 
@@ -138,8 +138,9 @@ Bounds bounds_of(const Call& call) {
     b.low = static_cast<float>(clamp[0]);
     b.high = static_cast<float>(clamp[1]);
     if (!call.result().is_float()) {
-      b.integer_low = std::max(b.integer_low, static_cast<int64_t>(std::max(clamp[0], -9e18)));
-      b.integer_high = std::min(b.integer_high, static_cast<int64_t>(std::min(clamp[1], 9e18)));
+      const auto within = [](double bound) { return static_cast<int64_t>(std::min(std::max(-9e18, bound), 9e18)); };
+      b.integer_low = std::max(b.integer_low, within(clamp[0]));
+      b.integer_high = std::min(b.integer_high, within(clamp[1]));
     }
   }
   return b;
@@ -182,6 +183,11 @@ void check_requants(const Call& call) {
       require(!r.multiplier.empty() && r.multiplier.size() == r.shift.size(), call, "multipliers and shifts differ in number");
       require(r.rounding <= npu::Round::F32, call, "the rounding is not known");
       for (int8_t shift : r.shift) require(shift >= 1 && shift <= 62, call, "a shift is out of range");
+    }
+    // Sums of wider operands would not fit; a bias (operand 2) may be wider.
+    for (std::size_t i = 0; i < call.in.size() && i < 2 && !a.requants.empty(); ++i) {
+      const TensorInfo* t = call.in[i];
+      require(t == nullptr || (!t->is_float() && t->element_bytes() <= 4), call, "operands of a requantisation are integers of at most 32 bits");
     }
   }
 }

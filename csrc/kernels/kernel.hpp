@@ -121,6 +121,12 @@ float load_real(const uint8_t* p, gadl_dtype type);
 void store_real(uint8_t* p, gadl_dtype type, float value);
 int64_t load_whole(const uint8_t* p, gadl_dtype type);
 void store_whole(uint8_t* p, gadl_dtype type, int64_t value);
+// Sums and products of any bytes: in a sound model they fit, in a hostile one they wrap.
+inline int64_t wrapping_add(int64_t a, int64_t b) { return static_cast<int64_t>(static_cast<uint64_t>(a) + static_cast<uint64_t>(b)); }
+inline int64_t wrapping_sub(int64_t a, int64_t b) { return static_cast<int64_t>(static_cast<uint64_t>(a) - static_cast<uint64_t>(b)); }
+inline int64_t wrapping_mul(int64_t a, int64_t b) { return static_cast<int64_t>(static_cast<uint64_t>(a) * static_cast<uint64_t>(b)); }
+// Towards zero; NaN and what is outside i64 become 0, so that every processor agrees.
+inline int64_t to_whole(double value) { return value >= -0x1p63 && value < 0x1p63 ? static_cast<int64_t>(value) : 0; }
 void integer_range(gadl_dtype type, int64_t& low, int64_t& high);
 
 // The `clamp` attribute, or the widest bounds of the result's type.

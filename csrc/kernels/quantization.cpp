@@ -68,7 +68,7 @@ Prepared dequantize(const Call& call) {
   const gadl_dtype xt = x.dtype, yt = y.dtype;
   return {[=](Inputs in, Outputs out, uint8_t*) {
     for_scales(scales, n, [&](int64_t first, int64_t count, float scale) {
-      for (int64_t i = first; i < first + count; ++i) store_real(out[0] + i * ye, yt, static_cast<float>(load_whole(in[0] + i * xe, xt) - zero) * scale);
+      for (int64_t i = first; i < first + count; ++i) store_real(out[0] + i * ye, yt, static_cast<float>(wrapping_sub(load_whole(in[0] + i * xe, xt), zero)) * scale);
     });
   }};
 }

@@ -93,7 +93,6 @@ Prepared whole_reduction(const Call& call, int64_t start, Step step, Done done) 
   }};
 }
 
-int64_t wrapping_add(int64_t a, int64_t b) { return static_cast<int64_t>(static_cast<uint64_t>(a) + static_cast<uint64_t>(b)); }
 
 // The integer form of sum and mean: the divisor is in the multiplier.
 Prepared requantised_sum(const Call& call, const Requant& r) {
@@ -140,7 +139,7 @@ Prepared reduce_min(const Call& call) {
 
 Prepared reduce_prod(const Call& call) {
   if (call.input(0).is_float()) return real_reduction(call, 1, [](double a, double b) { return a * b; }, [](double a, int64_t) { return a; });
-  return whole_reduction(call, 1, [](int64_t a, int64_t b) { return static_cast<int64_t>(static_cast<uint64_t>(a) * static_cast<uint64_t>(b)); },
+  return whole_reduction(call, 1, wrapping_mul,
                          [](int64_t a, int64_t) { return a; });
 }
 

@@ -18,7 +18,9 @@ inline float bits_to_float(int32_t bits) {
 
 inline int64_t round_shift(int64_t product, int shift, Round rounding) {
   if (rounding == Round::TFL2) {
-    const int64_t high = product >= 0 ? (product + (int64_t{1} << 30)) >> 31 : (product + 1 - (int64_t{1} << 30)) / (int64_t{1} << 31);
+    // In magnitudes, so that no product overflows: gemmlowp divides the negative ones towards zero after adding 1 - 2^30.
+    const uint64_t size = product >= 0 ? static_cast<uint64_t>(product) + (uint64_t{1} << 30) : ~static_cast<uint64_t>(product) + (uint64_t{1} << 30);
+    const int64_t high = product >= 0 ? static_cast<int64_t>(size >> 31) : -static_cast<int64_t>(size >> 31);
     const int left = shift - 31;
     if (left <= 0) return high;
     const int64_t mask = (int64_t{1} << left) - 1, rest = high & mask;

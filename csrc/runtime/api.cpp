@@ -18,31 +18,33 @@ namespace {
 
 thread_local std::string open_error;
 
-gadl_status failed(gadl_status status, const std::string& text) {
-  open_error = text;
+// Keeps the text where memory for it can be had.
+gadl_status keep(std::string& error, gadl_status status, const char* text) noexcept {
+  try {
+    error = text;
+  } catch (const std::exception&) {
+    error.clear();
+  }
   return status;
 }
 
+gadl_status failed(gadl_status status, const char* text) noexcept { return keep(open_error, status, text); }
+
 // Runs `body` and turns what it throws into a status.
 template <class F>
-gadl_status guarded(std::string& error, F body) {
+gadl_status guarded(std::string& error, F body) noexcept {
   try {
     return body();
   } catch (const gadl::VersionError& e) {
-    error = e.what();
-    return GADL_ERROR_VERSION;
+    return keep(error, GADL_ERROR_VERSION, e.what());
   } catch (const gadl::DeviceError& e) {
-    error = e.what();
-    return GADL_ERROR_DEVICE;
+    return keep(error, GADL_ERROR_DEVICE, e.what());
   } catch (const gadl::ModelError& e) {
-    error = e.what();
-    return GADL_ERROR_FORMAT;
+    return keep(error, GADL_ERROR_FORMAT, e.what());
   } catch (const std::bad_alloc&) {
-    error = "out of memory";
-    return GADL_ERROR_MEMORY;
+    return keep(error, GADL_ERROR_MEMORY, "out of memory");
   } catch (const std::exception& e) {
-    error = e.what();
-    return GADL_ERROR_FORMAT;
+    return keep(error, GADL_ERROR_FORMAT, e.what());
   }
 }
 
@@ -171,7 +173,7 @@ gadl_status gadl_model_open_file(const char* path, gadl_model** model) {
   *model = nullptr;
   return guarded(open_error, [&]() -> gadl_status {
     auto file = std::make_shared<OpenFile>();
-    if (!file->mapping.open(path)) return failed(GADL_ERROR_FILE, std::string("cannot read ") + path);
+    if (!file->mapping.open(path)) return failed(GADL_ERROR_FILE, (std::string("cannot read ") + path).c_str());
     file->loaded = gadl::load_model(file->mapping.data, file->mapping.size);
     auto made = std::make_unique<gadl_model>();
     const gadl::LoadedModel* loaded = &file->loaded;

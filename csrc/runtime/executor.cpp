@@ -8,6 +8,7 @@ namespace gadl {
 
 Executor::Executor(std::shared_ptr<const LoadedModel> model, const gadl_options& options)
     : model_(std::move(model)), arena_(model_->arena_bytes), scratch_(model_->scratch_bytes), times_(model_->steps.size(), 0) {
+  devices_.reserve(model_->parts.size());  // so that no open device is lost
   for (const DevicePart& part : model_->parts) {
     const gadl_driver* driver = part.driver;
     if (options.driver != nullptr) {

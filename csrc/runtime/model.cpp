@@ -244,16 +244,18 @@ DevicePart read_part(const Section& section) {
   gadl_program_info info{};
   info.struct_size = sizeof(info);
   char text[512] = "";
-  const auto ask = [&] {
-    if (part.driver->info(part.program.data, part.program.size, &info, text, sizeof(text)) != GADL_OK) throw ModelError(name + ": " + text);
-  };
-  ask();
+  // Once with room for most programs, again where there are more inputs and outputs.
+  for (std::size_t room = 64; part.sizes.size() < room; room = std::size_t{info.input_count} + info.output_count) {
+    part.sizes.resize(room);
+    info.sizes = part.sizes.data();
+    info.size_count = static_cast<uint32_t>(room);
+    const gadl_status status = part.driver->info(part.program.data, part.program.size, &info, text, sizeof(text));
+    if (status == GADL_ERROR_MEMORY) throw std::bad_alloc();
+    if (status != GADL_OK) throw ModelError(name + ": " + text);
+  }
   part.sizes.resize(std::size_t{info.input_count} + info.output_count);
   part.inputs = info.input_count;
   part.memory_bytes = info.memory_bytes;
-  info.sizes = part.sizes.data();
-  info.size_count = static_cast<uint32_t>(part.sizes.size());
-  ask();
   return part;
 }
 

@@ -18,6 +18,7 @@
 namespace {
 
 std::atomic<long> allocations{0};
+std::atomic<long> allowed{-1};  // allocations until one fails; negative: none fails
 int failures = 0;
 
 void expect(bool condition, const char* what) {
@@ -28,13 +29,15 @@ void expect(bool condition, const char* what) {
 
 }  // namespace
 
-void* operator new(std::size_t size) {
+// Not inlined: the compiler would see malloc meet operator delete and warn.
+__attribute__((noinline)) void* operator new(std::size_t size) {
   ++allocations;
-  if (void* p = std::malloc(size > 0 ? size : 1)) return p;
-  throw std::bad_alloc();
+  void* p = allowed >= 0 && allowed-- == 0 ? nullptr : std::malloc(size > 0 ? size : 1);
+  if (p == nullptr) throw std::bad_alloc();
+  return p;
 }
-void operator delete(void* p) noexcept { std::free(p); }
-void operator delete(void* p, std::size_t) noexcept { std::free(p); }
+__attribute__((noinline)) void operator delete(void* p) noexcept { std::free(p); }
+__attribute__((noinline)) void operator delete(void* p, std::size_t) noexcept { std::free(p); }
 
 namespace {
 
@@ -174,6 +177,26 @@ void check_memory(const char* path) {
   expect(message.find("7.0") != std::string::npos && message.find("1.0") != std::string::npos && message.find("update") != std::string::npos, "with both versions and the fix");
 }
 
+// Whichever allocation fails, the call says so and leaves nothing behind (the address sanitizer looks for leaks).
+void check_failing_allocator(const char* path) {
+  bool done = false;
+  for (long n = 0; !done && n < 100000; ++n) {
+    gadl_model* model = nullptr;
+    gadl_context* context = nullptr;
+    allowed = n;
+    gadl_status status = gadl_model_open_file(path, &model);
+    if (status == GADL_OK) status = gadl_context_create(model, nullptr, &context);
+    done = status == GADL_OK && allowed > 0;
+    allowed = -1;
+    expect(status == GADL_OK || status == GADL_ERROR_MEMORY, "a failed allocation is reported as such");
+    expect(status == GADL_OK || context == nullptr, "no handle on failure");
+    if (failures > 0) return;
+    gadl_context_destroy(context);
+    gadl_model_close(model);
+  }
+  expect(done, "the last round has all it needs");
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -183,6 +206,7 @@ int main(int argc, char** argv) {
       check_arguments(argv[i]);
       check_threads(argv[i]);
       check_memory(argv[i]);
+      check_failing_allocator(argv[i]);
     }
     check_growth(argv[1]);
     check_no_allocation(argv[2]);

@@ -132,6 +132,12 @@ def test_all_violations_come_at_once_with_their_places() -> None:
     ]  # fmt: skip
 
 
+def test_every_op_is_checked_for_order() -> None:
+    graph = graph_of(CHAIN.replace("  output", "  %c : f32[2,3] = neg(%b)\n  output"))
+    graph.ops[1:] = reversed(graph.ops[1:])
+    assert found(graph) == ["'neg' reads 'b' before it is made"]
+
+
 def test_symbolic_shapes_are_a_violation() -> None:
     assert "symbolic" in found(graph_of("  input %x : f32[n,3]\n  %a : f32[n,3] = add(%x, %x)"))[0]
 

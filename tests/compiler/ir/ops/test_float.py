@@ -103,6 +103,8 @@ NN = [
     pool("max_pool", "1,2,7,8", "kernel_shape=[3,2], strides=[2,2], pads=[1,0,1,1]", EQUAL, kernel=(3, 2), strides=(2, 2), pads=(1, 0, 1, 1)),
     pool("max_pool", "1,2,8,8", "kernel_shape=[3,3], strides=[2,2], ceil_mode=1", EQUAL, kernel=(3, 3), strides=(2, 2), ceil_mode=True),
     pool("max_pool", "1,2,9,9", "kernel_shape=[2,2], dilations=[3,2]", EQUAL, kernel=(2, 2), dilations=(3, 2)),
+    pool("max_pool", "1,2,5,5", "kernel_shape=[2,2], strides=[3,3], pads=[1,1,1,1], ceil_mode=1", EQUAL,
+         kernel=(2, 2), strides=(3, 3), pads=(1, 1, 1, 1), ceil_mode=True),
     pool("max_pool", "2,3,11", "kernel_shape=[4], strides=[3]", EQUAL, rank=1, kernel=(4,), strides=(3,)),
     pool("avg_pool", "1,2,7,8", "kernel_shape=[3,2], strides=[2,2], pads=[1,0,1,1]", ELEMENTWISE,
          kernel=(3, 2), strides=(2, 2), pads=(1, 0, 1, 1)),

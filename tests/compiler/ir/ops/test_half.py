@@ -72,6 +72,23 @@ def test_products(dtype: DType) -> None:
 
 
 @pytest.mark.parametrize("dtype", HALVES, ids=lambda d: d.value)
+def test_order_shows_where_large_terms_cancel(dtype: DType) -> None:
+    """Terms 2^26, -2^26, 1 give 1 in ascending order and 0 in any other that matters."""
+    terms = np.array([2.0**13, -(2.0**13), 2.0**-13], np.float64)
+    x, w = terms.astype(dtype.numpy), np.full(3, 2.0**13, dtype.numpy)
+    rest = {"strides": (1, 1), "pads": (0, 0, 0, 0), "dilations": (1, 1)}
+    assert evaluate("conv", [x.reshape(1, 3, 1, 1), w.reshape(1, 3, 1, 1)], **rest).item() == 1, "channels"
+    assert evaluate("conv", [x.reshape(1, 1, 3, 1), w.reshape(1, 1, 3, 1)], **rest).item() == 1, "kernel rows"
+    assert evaluate("conv", [x.reshape(1, 1, 1, 3), w.reshape(1, 1, 1, 3)], **rest).item() == 1, "kernel columns"
+    assert evaluate("linear", [x[None], w[None]]).item() == 1
+    assert evaluate("matmul", [x[None], w[:, None]]).item() == 1
+    # Two channels of two taps: tap by tap, each over the channels. Channel by channel, the last term would be lost.
+    x = np.array([2.0**13, 1, -(2.0**13), 2.0**-13]).astype(dtype.numpy).reshape(1, 2, 1, 2)
+    w = np.array([2.0**13, 0, 2.0**13, 2.0**13]).astype(dtype.numpy).reshape(1, 2, 1, 2)
+    assert evaluate("conv", [x, w], **rest).item() == 1, "taps before channels"
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=lambda d: d.value)
 def test_other_ops_round_once(dtype: DType) -> None:
     a, b = noise(dtype, 64), noise(dtype, 64)
     wide = a.astype(np.float32), b.astype(np.float32)
@@ -80,6 +97,13 @@ def test_other_ops_round_once(dtype: DType) -> None:
     np.testing.assert_array_equal(evaluate("tanh", [a]), np.tanh(wide[0]).astype(dtype.numpy))
     total = evaluate("reduce_sum", [a], axes=(0,), keepdims=False)
     assert total == np.float32(a.astype(np.float64).sum()).astype(dtype.numpy)
+
+
+def test_sums_are_rounded_once() -> None:
+    """Single precision would lose every 1."""
+    x = np.array([2.0**24, *[1.0] * 9], np.float32)
+    assert evaluate("reduce_sum", [x], axes=(0,)).item() == np.float32(2.0**24 + 9)
+    assert evaluate("reduce_mean", [x], axes=(0,)).item() == np.float32((2.0**24 + 9) / 10)
 
 
 def test_sums_do_not_overflow_on_the_way() -> None:

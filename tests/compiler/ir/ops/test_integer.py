@@ -311,6 +311,14 @@ def test_bilinear_resize(rng: np.random.Generator) -> None:
     np.testing.assert_array_equal(found, each(found.shape, pixel))
 
 
+def test_bilinear_resize_of_one_axis_uses_the_same_scale(rng: np.random.Generator) -> None:
+    """The sum has 22 fractional bits however many axes change."""
+    x, requant = ints(rng, 1, 1, 3), make_requant(1 / 2**22)
+    found = run_alone("resize", x, 0, sizes=(1, 1, 6), scales=(1.0, 1.0, 2.0), mode="linear", coordinate="asymmetric", requant=requant)
+    a, b, c = (int(v) for v in x.reshape(-1))
+    assert found.reshape(-1).tolist() == [a, (a + b + 1) // 2, b, (b + c + 1) // 2, c, c]
+
+
 @pytest.mark.parametrize(("source", "target"), [(np.int8, DType.I16), (np.int16, DType.I8), (np.int32, DType.I8)])
 def test_requantize(rng: np.random.Generator, source: Any, target: DType) -> None:
     info = np.iinfo(source)
