@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from gadl.compiler.artifact.format import Feature
-from gadl.compiler.artifact.writer import save
 from gadl.compiler.diag import Diagnostic, GadlError, diagnostic
+from gadl.compiler.diag.files import write_atomically
 from gadl.compiler.ir.graph import Graph, Op
 from gadl.compiler.ir.interpret import check_feeds, interpret_values
 from gadl.compiler.ir.parser import load_gir
@@ -43,6 +43,8 @@ from .registry import target as find_target
 
 Feeds = Mapping[str, Array]
 SCHEMA_VERSION = 1
+#: What `--stop-after` takes, in order.
+PASS_NAMES = (*(p.name for p in FLOAT_PIPELINE), "quantize", "partition", "choose_layouts")
 #: Ops whose placement on the host is expected and not worth a word.
 _BOUNDARY = frozenset({"quantize", "dequantize", "relayout", "cast"})
 
@@ -78,7 +80,7 @@ class Artifact:
 
     def save(self, path: Path | str) -> None:
         """Write the file, whole or not at all; the report then names it."""
-        save(self.data, Path(path))
+        write_atomically(Path(path), self.data)
         self.report["artifact"]["path"] = str(path)
 
 
@@ -115,6 +117,8 @@ def compile(  # noqa: A001  (the API's name)
     those of `CompileOptions`. Raises `GadlError` with every problem found.
     """
     chosen = CompileOptions(machine=machine, **options)
+    if chosen.stop_after is not None and chosen.stop_after not in PASS_NAMES:
+        raise GadlError.of("GADL-U001", detail=f"--stop-after {chosen.stop_after}: the passes are {', '.join(PASS_NAMES)}")
     found = find_target(target)
     description = found.load_machine(chosen.machine or found.default_machine) if found.machines else None
     clock = _Clock(watch)

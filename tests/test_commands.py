@@ -70,6 +70,7 @@ def test_open_dimension_names_the_flag(model: Path) -> None:
         (("MODEL", "--shape", "nonsense"), 2, "GADL-U001"),
         (("MODEL", "--shape", "x:1,3,8,8", "--target", "abacus"), 2, "GADL-T001"),
         (("MODEL", "--shape", "x:1,3,8,8"), 2, "GADL-Q001"),
+        (("MODEL", "--shape", "x:1,3,8,8", "--stop-after", "abacus"), 2, "fuse_activation"),
         (("MODEL", "--shape", "x:1,3,8,8", "--calib", "nowhere"), 2, "GADL-Q010"),
         (("MODEL", "--shape", "x:1,3,8,8", "--machine", "abacus", "--precision", "fp16"), 2, "GADL-T010"),
     ],

@@ -4,13 +4,10 @@
 from __future__ import annotations
 
 import json
-import os
 import struct
-import tempfile
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -128,20 +125,6 @@ class ArtifactBuilder:
         parts += [_str(name) + struct.pack("<I", number) for name, number in (*self.inputs, *self.outputs)]
         parts += [_step(s) for s in self.steps]
         return b"".join(parts)
-
-
-def save(data: bytes, path: Path) -> None:
-    """Write a file under a temporary name, then rename."""
-    path = Path(path)
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.chmod(partial, 0o644)
-        os.replace(partial, path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
 
 
 def _json(data: Mapping[str, Any]) -> bytes:

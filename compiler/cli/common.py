@@ -91,8 +91,8 @@ def save_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
     """Write an `.npz`, whole or not at all."""
     import io
 
-    from gadl.compiler.artifact.writer import save
+    from gadl.compiler.diag.files import write_atomically
 
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
-    save(buffer.getvalue(), path)
+    write_atomically(path, buffer.getvalue())

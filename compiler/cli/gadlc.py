@@ -10,9 +10,9 @@ from typing import Any
 
 import click
 
-from gadl.compiler.artifact.writer import save
 from gadl.compiler.calibration import Color, ImageLayout, ImageOptions, load_calibration
 from gadl.compiler.diag import ExitCode, Language, current_language
+from gadl.compiler.diag.files import write_atomically
 from gadl.compiler.driver import Artifact, CompileOptions, compile, import_model
 from gadl.compiler.ir.passes import StopAfter
 from gadl.compiler.ir.printer import print_graph
@@ -70,7 +70,7 @@ def main(
     text = json.dumps(artifact.report, ensure_ascii=False, indent=1, default=str)
     if report is not None:
         report.mkdir(parents=True, exist_ok=True)
-        save(text.encode() + b"\n", report / "report.json")
+        write_atomically(report / "report.json", text.encode() + b"\n")
     if as_json:
         click.echo(text)
     else:

@@ -9,8 +9,9 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+from gadl.compiler.diag.files import write_atomically
+
 from .opdef import REQUIRED, Attr, AttrKind, OpDef, Trait, all_ops
-from .printer import write_atomically
 
 #: The generated page.
 PATH = Path(__file__).resolve().parents[2] / "docs" / "ops.md"

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gadl.compiler.diag import GadlError, InternalError, diagnostic
+from gadl.compiler.diag.files import write_atomically
 
 from .graph import Graph
-from .printer import save_gir, write_atomically
+from .printer import save_gir
 from .verify import verify
 
 

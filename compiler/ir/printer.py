@@ -7,13 +7,13 @@ import base64
 import enum
 import hashlib
 import json
-import os
 import re
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from gadl.compiler.diag.files import write_atomically
 
 from .graph import Graph, Location, Op, Value
 from .types import Array, DType, Requant
@@ -32,21 +32,6 @@ def print_graph(graph: Graph, elide: bool = False) -> str:
 def save_gir(graph: Graph, path: Path) -> None:
     """Write `graph` to a file, whole or not at all."""
     write_atomically(path, print_graph(graph).encode())
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write under a temporary name in the same folder, then rename."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.chmod(partial, 0o644)
-        os.replace(partial, path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
 
 
 class _Printer:

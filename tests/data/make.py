@@ -13,7 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 import gadl
 from gadl.compiler.artifact.format import ALIGNMENT, ENTRY_BYTES, HEADER_BYTES, Storage
 from gadl.compiler.artifact.reader import ArtifactFile
-from gadl.compiler.artifact.writer import ArtifactBuilder, HostStep, TensorRecord, save
+from gadl.compiler.artifact.writer import ArtifactBuilder, HostStep, TensorRecord
+from gadl.compiler.diag.files import write_atomically
 from gadl.targets.npu.asm import assemble
 from gadl.targets.npu.container import Binding, Container
 from gadl.targets.npu.isa import encode
@@ -129,15 +130,15 @@ def runnable_part(data: bytes) -> bytes:
 def main() -> None:
     code = encode(assemble(COPY))
     container = Container(load_machine("edge"), [code], b"", {1: 256, 2: 256}, [Binding(1, 0, 256)], [Binding(2, 0, 256)])
-    save(container.to_bytes(), FOLDER / "copy.gnpu")
-    save(host_copy(), FOLDER / "copy.gadl")
+    write_atomically(FOLDER / "copy.gnpu", container.to_bytes())
+    write_atomically(FOLDER / "copy.gadl", host_copy())
     feeds = [{"x": np.random.default_rng(i).standard_normal((1, 3, 6, 6)).astype(np.float32)} for i in range(2)]
     gadl.compile(small_model(), calibration=feeds, simplify=False).save(FOLDER / "small.gadl")
     gadl.compile(small_model(), target="cpu", precision="float", simplify=False).save(FOLDER / "float.gadl")
     pairs = [{n: rng.uniform(0.1, 1, (1, 4, 8, 8)).astype(np.float32) for n in "xz"} for rng in map(np.random.default_rng, range(2))]
     for precision in ("float", "int8", "int16", "fp16"):
         artifact = gadl.compile(many_ops(), target="cpu", precision=precision, calibration=pairs, simplify=False, self_check=False)
-        save(runnable_part(artifact.data), FOLDER / f"many_{precision}.gadl")
+        write_atomically(FOLDER / f"many_{precision}.gadl", runnable_part(artifact.data))
 
 
 if __name__ == "__main__":

@@ -13,8 +13,9 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 import gadl
 from gadl.compiler.artifact.format import Storage
-from gadl.compiler.artifact.writer import ArtifactBuilder, HostStep, TensorRecord, save
+from gadl.compiler.artifact.writer import ArtifactBuilder, HostStep, TensorRecord
 from gadl.compiler.diag import GadlError
+from gadl.compiler.diag.files import write_atomically
 from gadl.compiler.ir.interpret import check_feeds, interpret_values
 
 SHAPE = (1, 4, 8, 8)
@@ -72,7 +73,7 @@ def echo(path: Path, dtype: str, shape: tuple[int, ...], layout: str = "row_majo
     """An artefact that gives its input back."""
     tensors = [TensorRecord(n, dtype, shape, Storage.ARENA, 4096 * i, layout) for i, n in enumerate("xy")]
     step = HostStep("reshape", (0,), (1,), {"shape": shape}) if layout == "row_major" else HostStep("relayout", (0,), (1,), {"to": layout})
-    save(ArtifactBuilder({}, tensors, [("x", 0)], [("y", 1)], [step], arena_bytes=8192).to_bytes(), path)
+    write_atomically(path, ArtifactBuilder({}, tensors, [("x", 0)], [("y", 1)], [step], arena_bytes=8192).to_bytes())
     return path
 
 

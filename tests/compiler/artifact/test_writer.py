@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from gadl.compiler.artifact.format import Feature, Storage
-from gadl.compiler.artifact.writer import ArtifactBuilder, HostStep, RequantValue, SegmentStep, TensorRecord, save
+from gadl.compiler.artifact.writer import ArtifactBuilder, HostStep, RequantValue, SegmentStep, TensorRecord
+from gadl.compiler.diag.files import write_atomically
 
 
 def builder() -> ArtifactBuilder:
@@ -120,12 +121,12 @@ def test_a_name_that_is_too_long_is_refused() -> None:
 
 def test_save_is_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "model.gadl"
-    save(b"old", path)
+    write_atomically(path, b"old")
 
     def fail(*_: object) -> None:
         raise OSError("disk is full")
 
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(OSError, match="disk is full"):
-        save(b"new", path)
+        write_atomically(path, b"new")
     assert path.read_bytes() == b"old" and [p.name for p in tmp_path.iterdir()] == ["model.gadl"]
