@@ -87,7 +87,10 @@ void load_accesses(Collector& c) {
   if (c.f(F::row_bytes) == 0) throw SimError("LD: rows are empty");
   const int64_t row = c.f(F::row_bytes), n1 = count(c.f(F::n1)), n2 = count(c.f(F::n2)), n3 = count(c.f(F::n3));
   c.dram(c.f(F::src_region), c.f(F::src), row, false, {{n1, c.f(F::src_s1)}, {n2, c.f(F::src_s2)}, {n3, c.f(F::src_s3)}});
-  if (c.f(F::decode)) throw SimError("LD: compressed streams are not part of this ISA revision's programs");
+  if (c.f(F::decode)) {
+    if (c.f(F::transpose) || n1 * n2 * n3 != 1 || c.f(F::decoded_bytes) == 0) throw SimError("LD: a compressed stream is one row, without transposition");
+    return c.sram(c.f(F::dst), c.f(F::decoded_bytes), true);
+  }
   if (c.f(F::transpose)) {
     const int64_t e = c.f(F::elem_bytes);
     if ((e != 1 && e != 2 && e != 4) || row % e) throw SimError("LD: a transpose needs whole elements of 1, 2 or 4 bytes");
@@ -128,16 +131,24 @@ void window_access(Collector& c, int x_addr) {
   c.sram(f(F::x_addr) + y0 * row + x0 * pixel, f(F::ic) * type_bytes(f(F::x_type)), false, {{x1 - x0, pixel}, {y1 - y0, row}});
 }
 
+void check_weight_type(int64_t x_type, int64_t w_type) {
+  const auto x = static_cast<Type>(x_type), w = static_cast<Type>(w_type);
+  if (w_type > static_cast<int64_t>(Type::I4)) throw SimError("a product's weights have no known type");
+  if (w == Type::I4 && x != Type::I8) throw SimError("i4 weights need i8 activations");
+  if (is_float(x_type) != is_float(w_type)) throw SimError("a product mixes integers and floats");
+}
+
 void product_accesses(Collector& c, Op op) {
   int64_t cells = 0, acc_addr = 0, accumulate = 0;
   if (op == Op::MMA_MATMUL) {
     namespace F = mma_matmul;
-    const int64_t xe = type_bytes(c.f(F::x_type)), we = type_bytes(c.f(F::w_type)), batch = count(c.f(F::batch));
+    const int64_t xe = type_bytes(c.f(F::x_type)), batch = count(c.f(F::batch));
     const int64_t m = c.f(F::m), n = c.f(F::n), k = c.f(F::k);
+    check_weight_type(c.f(F::x_type), c.f(F::w_type));
     if (m == 0 || n == 0 || k == 0) throw SimError("MMA_MATMUL: an extent is 0");
     const bool kn = c.f(F::b_kn) != 0;
     c.sram(c.f(F::a_addr), k * xe, false, {{m, c.f(F::a_stride)}, {batch, c.f(F::a_batch_stride)}});
-    c.sram(c.f(F::b_addr), (kn ? n : k) * we, false, {{kn ? k : n, c.f(F::b_stride)}, {batch, c.f(F::b_batch_stride)}});
+    c.sram(c.f(F::b_addr), packed_bytes(kn ? n : k, c.f(F::w_type)), false, {{kn ? k : n, c.f(F::b_stride)}, {batch, c.f(F::b_batch_stride)}});
     cells = checked_product({batch, m, n}, "MMA_MATMUL"), acc_addr = c.f(F::acc_addr), accumulate = c.f(F::accumulate);
   } else {
     window_access(c, mma_conv::x_addr);
@@ -145,12 +156,14 @@ void product_accesses(Collector& c, Op op) {
     if (taps * c.f(mma_conv::ic) * pixels == 0) throw SimError("a product's extent is 0");
     if (op == Op::MMA_CONV) {
       namespace F = mma_conv;
+      check_weight_type(c.f(F::x_type), c.f(F::w_type));
       if (c.f(F::oc) == 0) throw SimError("MMA_CONV: an extent is 0");
-      c.sram(c.f(F::w_addr), c.f(F::oc) * taps * c.f(F::ic) * type_bytes(c.f(F::w_type)), false);
+      c.sram(c.f(F::w_addr), c.f(F::oc) * packed_bytes(taps * c.f(F::ic), c.f(F::w_type)), false);
       cells = checked_product({pixels, c.f(F::oc)}, "MMA_CONV"), acc_addr = c.f(F::acc_addr), accumulate = c.f(F::accumulate);
     } else {
       namespace F = mma_dw;
-      c.sram(c.f(F::w_addr), c.f(F::ic) * type_bytes(c.f(F::w_type)), false, {{taps, c.f(F::w_tap_stride)}});
+      check_weight_type(c.f(F::x_type), c.f(F::w_type));
+      c.sram(c.f(F::w_addr), packed_bytes(c.f(F::ic), c.f(F::w_type)), false, {{taps, c.f(F::w_tap_stride)}});
       cells = checked_product({pixels, c.f(F::ic)}, "MMA_DW"), acc_addr = c.f(F::acc_addr), accumulate = c.f(F::accumulate);
     }
   }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "core.hpp"
 
+#include <algorithm>
 #include <cstring>
 #include <string>
 
@@ -10,13 +11,17 @@
 namespace gadl::npu {
 
 int type_bytes(int64_t type) {
-  static constexpr int kBytes[] = {1, 1, 2, 4, 8, 2, 2, 4};
-  return kBytes[type & 7];
+  static constexpr int kBytes[] = {1, 1, 2, 4, 8, 2, 2, 4, 1};
+  return kBytes[std::min<int64_t>(type, 8)];
+}
+
+int64_t packed_bytes(int64_t count, int64_t type) {
+  return static_cast<Type>(type) == Type::I4 ? (count + 1) / 2 : count * type_bytes(type);
 }
 
 int cell_bytes(int64_t x_type) { return static_cast<Type>(x_type) == Type::I16 ? 8 : 4; }
 
-bool is_float(int64_t type) { return type >= static_cast<int64_t>(Type::F16); }
+bool is_float(int64_t type) { return type >= static_cast<int64_t>(Type::F16) && type <= static_cast<int64_t>(Type::F32); }
 
 int64_t load_integer(const uint8_t* p, int64_t type) {
   switch (static_cast<Type>(type)) {

@@ -66,6 +66,8 @@ void execute_vector(Core& core, const Instr& instr);
 void execute_movement(Core& core, const Instr& instr, const std::array<Region, kRegions>& regions);
 
 int type_bytes(int64_t type);
+// Bytes of `count` contiguous elements; two i4 share a byte, the first in its low half.
+int64_t packed_bytes(int64_t count, int64_t type);
 int cell_bytes(int64_t x_type);
 int64_t load_integer(const uint8_t* p, int64_t type);
 void store_integer(uint8_t* p, int64_t type, int64_t value);

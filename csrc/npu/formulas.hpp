@@ -15,6 +15,7 @@ enum class Flow { kStream = 0, kWeightStationary = 1, kOutputStationary = 2 };
 
 inline double mma_rate(const Machine& m, Type type) {
   switch (type) {
+    case Type::I4: return m[Parameter::mma_rate_i8w4];
     case Type::I16: return m[Parameter::mma_rate_i16w8];
     case Type::F16: return m[Parameter::mma_rate_f16];
     case Type::BF16: return m[Parameter::mma_rate_bf16];

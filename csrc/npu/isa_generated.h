@@ -11,7 +11,7 @@ constexpr int kMostFields = 39;
 
 enum class Queue : uint8_t { CTL = 0, LD0 = 1, LD1 = 2, LD2 = 3, ST = 4, MMA = 5, VEC = 6 };
 
-enum class Type : uint8_t { I8 = 0, U8 = 1, I16 = 2, I32 = 3, I64 = 4, F16 = 5, BF16 = 6, F32 = 7 };
+enum class Type : uint8_t { I8 = 0, U8 = 1, I16 = 2, I32 = 3, I64 = 4, F16 = 5, BF16 = 6, F32 = 7, I4 = 8 };
 
 enum class Round : uint8_t { UP = 0, TFL2 = 1, EVEN = 2, AWAY = 3, FLOOR = 4, ZERO = 5, F32 = 6 };
 
@@ -60,7 +60,7 @@ struct FieldInfo {
 };
 
 namespace ld {
-enum : int { src_region, src, src_reg, dst, dst_reg, row_bytes, n1, src_s1, dst_s1, n2, src_s2, dst_s2, n3, src_s3, dst_s3, pad1_before, pad1_after, pad2_before, pad2_after, pad_value, elem_bytes, transpose, decode, multicast };
+enum : int { src_region, src, src_reg, dst, dst_reg, row_bytes, n1, src_s1, dst_s1, n2, src_s2, dst_s2, n3, src_s3, dst_s3, pad1_before, pad1_after, pad2_before, pad2_after, pad_value, elem_bytes, transpose, decode, multicast, decoded_bytes };
 }
 constexpr FieldInfo kLDFields[] = {
   {"src_region", 128, 3, false},
@@ -87,6 +87,7 @@ constexpr FieldInfo kLDFields[] = {
   {"transpose", 579, 1, false},
   {"decode", 580, 1, false},
   {"multicast", 581, 8, false},
+  {"decoded_bytes", 589, 26, false},
 };
 
 namespace st {
@@ -148,10 +149,10 @@ constexpr FieldInfo kMMA_CONVFields[] = {
   {"w_addr", 389, 26, false},
   {"w_addr_reg", 415, 6, false},
   {"w_zp", 421, 8, true},
-  {"w_type", 429, 3, false},
-  {"oc", 432, 16, false},
-  {"acc_addr", 448, 24, false},
-  {"accumulate", 472, 1, false},
+  {"w_type", 429, 4, false},
+  {"oc", 433, 16, false},
+  {"acc_addr", 449, 24, false},
+  {"accumulate", 473, 1, false},
 };
 
 namespace mma_dw {
@@ -180,9 +181,9 @@ constexpr FieldInfo kMMA_DWFields[] = {
   {"w_addr", 389, 26, false},
   {"w_addr_reg", 415, 6, false},
   {"w_tap_stride", 421, 24, false},
-  {"w_type", 445, 3, false},
-  {"acc_addr", 448, 24, false},
-  {"accumulate", 472, 1, false},
+  {"w_type", 445, 4, false},
+  {"acc_addr", 449, 24, false},
+  {"accumulate", 473, 1, false},
 };
 
 namespace mma_matmul {
@@ -205,9 +206,9 @@ constexpr FieldInfo kMMA_MATMULFields[] = {
   {"a_zp", 373, 16, true},
   {"b_zp", 389, 16, true},
   {"x_type", 405, 3, false},
-  {"w_type", 408, 3, false},
-  {"acc_addr", 411, 24, false},
-  {"accumulate", 435, 1, false},
+  {"w_type", 408, 4, false},
+  {"acc_addr", 412, 24, false},
+  {"accumulate", 436, 1, false},
 };
 
 namespace epi {
@@ -513,7 +514,7 @@ struct OpInfo {
 };
 
 constexpr OpInfo kOps[] = {
-  {Op::LD, "LD", 10, 14, kLDFields, 24},
+  {Op::LD, "LD", 10, 14, kLDFields, 25},
   {Op::ST, "ST", 8, 16, kSTFields, 16},
   {Op::FILL, "FILL", 4, 14, kFILLFields, 5},
   {Op::MMA_CONV, "MMA_CONV", 8, 32, kMMA_CONVFields, 26},

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "codec.hpp"
 #include "core.hpp"
 
 namespace gadl::npu {
@@ -23,6 +24,7 @@ void load(Core& core, const Instr& instr, const Region& region) {
   const int64_t p1 = f(F::pad1_before), p2 = f(F::pad2_before);
   const int64_t t1 = n1 + p1 + f(F::pad1_after), t2 = n2 + p2 + f(F::pad2_after);
   const uint8_t* source = region.data;
+  if (f(F::decode)) return decode_zb1(source + f(F::src), row, core.sram(f(F::dst)), f(F::decoded_bytes));
   if (f(F::transpose)) {
     // Elements of a row become a column: out[element][row].
     const int64_t e = f(F::elem_bytes), elements = row / e;

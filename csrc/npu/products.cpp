@@ -108,6 +108,23 @@ void gather(const Core& core, const Instr& instr, int64_t p, int64_t q, T* out) 
   }
 }
 
+// Rows of `length` weights `stride` bytes apart, as whole elements.
+struct Rows {
+  const uint8_t* data;
+  int64_t stride, type;
+};
+
+// i4 rows are widened to i8, so that one kernel serves both.
+Rows widen_i4(const Rows& rows, int64_t count, int64_t length, std::vector<uint8_t>& wide) {
+  if (static_cast<Type>(rows.type) != Type::I4) return rows;
+  wide.resize(count * length);
+  for (int64_t r = 0; r < count; ++r) {
+    const uint8_t* row = rows.data + r * rows.stride;
+    for (int64_t i = 0; i < length; ++i) wide[r * length + i] = static_cast<uint8_t>((((row[i / 2] >> (i % 2 * 4)) & 15) ^ 8) - 8);
+  }
+  return {wide.data(), length, static_cast<int64_t>(Type::I8)};
+}
+
 // Rows that are widened to i16 at a time: bounds the memory of any program and keeps the operands in cache.
 constexpr int64_t kBlockRows = 256;
 
@@ -161,7 +178,9 @@ void convolution(Core& core, const Instr& instr) {
   const int64_t m = oh * ow, cell = cell_bytes(type);
   if (m * oc == 0) return;
   uint8_t* acc = core.acc(f(F::acc_addr));
-  const uint8_t* w = core.sram(f(F::w_addr));
+  std::vector<uint8_t> wide;
+  const Rows rows_of_w = widen_i4({core.sram(f(F::w_addr)), packed_bytes(k, f(F::w_type)), f(F::w_type)}, oc, k, wide);
+  const uint8_t* w = rows_of_w.data;
   const bool accumulate = f(F::accumulate) != 0;
   check_depth(k, instr);
   if (static_cast<Type>(type) == Type::I8) {
@@ -201,14 +220,17 @@ void depthwise(Core& core, const Instr& instr) {
   namespace F = mma_dw;
   const auto f = [&](int i) { return instr.f[i]; };
   const int64_t oh = f(F::oh), ow = f(F::ow), c = f(F::ic), taps = f(F::kh) * f(F::kw), type = f(F::x_type);
-  const int64_t cell = cell_bytes(type), wt = f(F::w_type), we = type_bytes(wt);
+  const int64_t cell = cell_bytes(type);
   if (oh * ow * c * taps == 0) return;
+  std::vector<uint8_t> wide;
+  const Rows filters = widen_i4({core.sram(f(F::w_addr)), f(F::w_tap_stride), f(F::w_type)}, taps, c, wide);
+  const int64_t wt = filters.type, we = type_bytes(wt);
   uint8_t* acc = core.acc(f(F::acc_addr));
   const bool accumulate = f(F::accumulate) != 0;
   if (is_float(type)) {
     std::vector<float> x(taps * c), w(taps * c), sums(c);
     for (int64_t t = 0; t < taps; ++t)
-      for (int64_t i = 0; i < c; ++i) w[t * c + i] = load_float(core.sram(f(F::w_addr) + t * f(F::w_tap_stride) + i * we), wt);
+      for (int64_t i = 0; i < c; ++i) w[t * c + i] = load_float(filters.data + t * filters.stride + i * we, wt);
     for (int64_t m = 0; m < oh * ow; ++m) {
       gather(core, instr, m / ow, m % ow, x.data());
       std::fill(sums.begin(), sums.end(), 0.0f);
@@ -223,7 +245,7 @@ void depthwise(Core& core, const Instr& instr) {
   std::vector<int64_t> sums(c);
   std::vector<int32_t> narrow(c);
   for (int64_t t = 0; t < taps; ++t)
-    for (int64_t i = 0; i < c; ++i) w[t * c + i] = static_cast<int32_t>(load_integer(core.sram(f(F::w_addr) + t * f(F::w_tap_stride) + i * we), wt));
+    for (int64_t i = 0; i < c; ++i) w[t * c + i] = static_cast<int32_t>(load_integer(filters.data + t * filters.stride + i * we, wt));
   const bool small = static_cast<Type>(type) == Type::I8 && taps <= 4096;
   for (int64_t m = 0; m < oh * ow; ++m) {
     gather(core, instr, m / ow, m % ow, x.data());
@@ -245,15 +267,19 @@ void matrix_product(Core& core, const Instr& instr) {
   namespace F = mma_matmul;
   const auto f = [&](int i) { return instr.f[i]; };
   const int64_t m = f(F::m), n = f(F::n), k = f(F::k), batch = std::max<int64_t>(1, f(F::batch));
-  const int64_t xt = f(F::x_type), wt = f(F::w_type), xe = type_bytes(xt), we = type_bytes(wt), cell = cell_bytes(xt);
+  const int64_t xt = f(F::x_type), xe = type_bytes(xt), cell = cell_bytes(xt);
   if (m * n * k == 0) return;
   check_depth(k, instr);
   const bool accumulate = f(F::accumulate) != 0, kn = f(F::b_kn) != 0;
+  std::vector<uint8_t> wide;
   for (int64_t s = 0; s < batch; ++s) {
-    const int64_t a_at = f(F::a_addr) + s * f(F::a_batch_stride), b_at = f(F::b_addr) + s * f(F::b_batch_stride);
+    const int64_t a_at = f(F::a_addr) + s * f(F::a_batch_stride);
+    const Rows packed{core.sram(f(F::b_addr) + s * f(F::b_batch_stride)), f(F::b_stride), f(F::w_type)};
+    const Rows right = widen_i4(packed, kn ? k : n, kn ? n : k, wide);
+    const int64_t wt = right.type, we = type_bytes(wt);
     uint8_t* acc = core.acc(f(F::acc_addr)) + s * m * n * cell;
     const auto a_of = [&](int64_t i, int64_t t) { return core.sram(a_at + i * f(F::a_stride) + t * xe); };
-    const auto b_of = [&](int64_t t, int64_t j) { return core.sram(kn ? b_at + t * f(F::b_stride) + j * we : b_at + j * f(F::b_stride) + t * we); };
+    const auto b_of = [&](int64_t t, int64_t j) { return right.data + (kn ? t : j) * right.stride + (kn ? j : t) * we; };
     if (is_float(xt)) {
       if (k * n > int64_t{1} << 26) throw SimError("the second operand of a product is larger than any SRAM");
       std::vector<float> a(k), b(k * n), sums;

@@ -11,24 +11,29 @@ namespace {
 int64_t count(int64_t n) { return n == 0 ? 1 : n; }
 
 struct Product {
-  int64_t batch, pixels, oc, ic, kh, kw, type;
+  int64_t batch, pixels, oc, ic, kh, kw;
+  Type type;
   bool depthwise;
 };
+
+// The type that sets the rate: i8 activations with i4 weights have one of their own.
+Type rate_type(int64_t x_type, int64_t w_type) { return static_cast<Type>(static_cast<Type>(w_type) == Type::I4 ? w_type : x_type); }
 
 Product product_of(const Instr& instr) {
   const auto& f = instr.f;
   if (instr.op == Op::MMA_MATMUL) {
     namespace F = mma_matmul;
-    return {count(f[F::batch]), f[F::m], f[F::n], f[F::k], 1, 1, f[F::x_type], false};
+    return {count(f[F::batch]), f[F::m], f[F::n], f[F::k], 1, 1, rate_type(f[F::x_type], f[F::w_type]), false};
   }
   namespace F = mma_conv;  // MMA_DW has the same fields up to the weights
   const bool depthwise = instr.op == Op::MMA_DW;
-  return {1, f[F::oh] * f[F::ow], depthwise ? f[F::ic] : f[F::oc], depthwise ? 1 : f[F::ic], f[F::kh], f[F::kw], f[F::x_type], depthwise};
+  const Type type = rate_type(f[F::x_type], f[depthwise ? static_cast<int>(mma_dw::w_type) : static_cast<int>(F::w_type)]);
+  return {1, f[F::oh] * f[F::ow], depthwise ? f[F::ic] : f[F::oc], depthwise ? 1 : f[F::ic], f[F::kh], f[F::kw], type, depthwise};
 }
 
 void array_cost(const Instr& instr, const Machine& m, Work& work) {
   const Product p = product_of(instr);
-  const auto type = static_cast<Type>(p.type);
+  const Type type = p.type;
   work.unit = kArray;
   work.macs = static_cast<uint64_t>(p.batch * p.pixels * p.oc) * static_cast<uint64_t>(p.ic * p.kh * p.kw);
   work.work = static_cast<double>(p.batch) * (p.depthwise ? depthwise_cycles(m, p.pixels, p.oc, p.kh * p.kw, type)

@@ -4,6 +4,9 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <string_view>
+
+#include "codec.hpp"
 #include "error.hpp"
 #include "formulas.hpp"
 #include "simulator.hpp"
@@ -77,6 +80,12 @@ PYBIND11_MODULE(_sim, m) {
         }),
         "Cycles of one transfer of aligned rows.");
   m.def("burst_bytes", py::vectorize([](const Machine* machine, int64_t rows, int64_t row_bytes) { return burst_bytes(*machine, rows, row_bytes, 0); }));
+  m.def("encode_zb1", [](const py::bytes& data) {
+          const std::string_view bytes = data;
+          std::vector<uint8_t> out;
+          encode_zb1(reinterpret_cast<const uint8_t*>(bytes.data()), static_cast<int64_t>(bytes.size()), out);
+          return py::bytes(reinterpret_cast<const char*>(out.data()), out.size());
+        }, py::arg("data"), "The zb1 stream of some bytes.");
   m.def("simulate", &simulate, py::arg("container"), py::arg("regions"), py::arg("functional") = true, py::arg("races") = true,
         py::arg("trace") = false, "Runs a program on the given memory (region number to array); raises SimError.");
 }

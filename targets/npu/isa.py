@@ -46,6 +46,7 @@ class Type(enum.IntEnum):
     F16 = 5
     BF16 = 6
     F32 = 7
+    I4 = 8
 
 
 class Round(enum.IntEnum):
@@ -201,6 +202,8 @@ def _type(name: str) -> Field:
     return Field(name, 3, values=Type)
 
 
+#: i4 weights lie two to a byte, the first in the low half; every row of them starts on a byte.
+_WEIGHTS = Field("w_type", 4, values=Type)
 _WINDOW = (
     *_sram("x_addr"), Field("x_row_stride", 26, unit="B"), Field("x_pix_stride", 24, unit="B"), Field("ih", 16), Field("iw", 16),
     Field("ic", 16), Field("kh", 12), Field("kw", 12), Field("stride_h", 8), Field("stride_w", 8), Field("dil_h", 8),
@@ -216,10 +219,12 @@ SPECS: tuple[Spec, ...] = (
         "LD", 1, LOADS,
         (*_dram("src"), *_sram("dst"), Field("row_bytes", 26, unit="B"), *_dims("src", "dst"),
          Field("pad1_before", 12), Field("pad1_after", 12), Field("pad2_before", 12), Field("pad2_after", 12),
-         Field("pad_value", 32), Field("elem_bytes", 4), Field("transpose", 1), Field("decode", 1), Field("multicast", 8)),
+         Field("pad_value", 32), Field("elem_bytes", 4), Field("transpose", 1), Field("decode", 1), Field("multicast", 8),
+         Field("decoded_bytes", 26, unit="B")),
         "Copies n3 x n2 x n1 rows of row_bytes from DRAM to SRAM. Padding rows (dimensions 1 and 2) are filled with pad_value, "
         "repeated per element of elem_bytes; they lie before and after the copied rows at the same destination stride. "
-        "transpose swaps elements with dimension 1 (rows of elements become columns). decode expands a zb1 stream.",
+        "transpose swaps elements with dimension 1 (rows of elements become columns). decode expands the zb1 stream of row_bytes "
+        "bytes, one row, to decoded_bytes.",
         "A count of 0 is read as 1. multicast names the cores that receive the data as well.",
     ),
     Spec(
@@ -234,15 +239,15 @@ SPECS: tuple[Spec, ...] = (
     ),
     Spec(
         "MMA_CONV", 8, (Queue.MMA,),
-        (*_WINDOW, *_sram("w_addr"), Field("w_zp", 8, True), _type("w_type"), Field("oc", 16), *_ACC),
+        (*_WINDOW, *_sram("w_addr"), Field("w_zp", 8, True), _WEIGHTS, Field("oc", 16), *_ACC),
         "acc[p, q, o] (+)= sum over (i, j, c) of (x[p*stride_h + i*dil_h - pad_top, q*stride_w + j*dil_w - pad_left, c] - x_zp) * "
         "(w[o, i, j, c] - w_zp). Taps outside [0, ih) x [0, iw) contribute zero. Weights lie as [oc][kh][kw][ic].",
-        "Types i8 x i8 -> i32, i16 x i8 -> i64 cells that hold 48 bits, f16 and bf16 -> f32 in the order i, j, c. acc is dense "
+        "Types i8 x i8 or i4 -> i32, i16 x i8 -> i64 cells that hold 48 bits, f16 and bf16 -> f32 in the order i, j, c. acc is dense "
         "[oh][ow][oc]. An i32 sum that overflows stops the simulator.",
     ),
     Spec(
         "MMA_DW", 9, (Queue.MMA,),
-        (*_WINDOW, *_sram("w_addr"), Field("w_tap_stride", 24, unit="B"), _type("w_type"), *_ACC),
+        (*_WINDOW, *_sram("w_addr"), Field("w_tap_stride", 24, unit="B"), _WEIGHTS, *_ACC),
         "acc[p, q, c] (+)= sum over (i, j) of (x[..., c] - x_zp) * w[i, j, c]: one filter per channel; ic channels. Tap (i, j) "
         "lies at w_addr + (i*kw + j)*w_tap_stride.",
     ),
@@ -251,7 +256,7 @@ SPECS: tuple[Spec, ...] = (
         (*_sram("a_addr"), *_sram("b_addr"), Field("m", 20), Field("n", 20), Field("k", 20), Field("batch", 16),
          Field("a_stride", 26, unit="B"), Field("b_stride", 26, unit="B"), Field("a_batch_stride", 26, unit="B"),
          Field("b_batch_stride", 26, unit="B"), Field("b_kn", 1), Field("a_zp", 16, True), Field("b_zp", 16, True),
-         _type("x_type"), _type("w_type"), *_ACC),
+         _type("x_type"), _WEIGHTS, *_ACC),
         "acc[b, i, j] (+)= sum over k of (a[b, i, k] - a_zp) * (B[b, j, k] - b_zp), with B stored [N, K], or [K, N] when b_kn.",
     ),
     Spec(

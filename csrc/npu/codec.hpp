@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0
+// zb1, the weight codec (SPEC section 5): a stream of bits, least significant first, of blocks of 64 bytes.
+//
+// A block starts with 3 bits. 0: the bytes follow as they are. c in 1..7: a 64-bit mask of the bytes that are not zero,
+// then each of those as c + 1 bits, two's complement. The last block may be shorter; the stream is padded to a byte.
+#pragma once
+#include <cstdint>
+#include <vector>
+
+namespace gadl::npu {
+
+// Appends the stream of `size` bytes to `out`; every block takes its smallest form.
+void encode_zb1(const uint8_t* data, int64_t size, std::vector<uint8_t>& out);
+
+// Expands `size` bytes; throws SimError when the stream is too short or holds a value where no byte is left.
+void decode_zb1(const uint8_t* stream, int64_t stream_size, uint8_t* out, int64_t size);
+
+}  // namespace gadl::npu
