@@ -17,7 +17,7 @@ import numpy as np
 from gadl.compiler.artifact.format import Feature
 from gadl.compiler.diag import Diagnostic, GadlError, diagnostic
 from gadl.compiler.diag.files import write_atomically
-from gadl.compiler.ir.graph import Graph, Op
+from gadl.compiler.ir.graph import Graph, Op, Stage
 from gadl.compiler.ir.interpret import check_feeds, interpret_values
 from gadl.compiler.ir.parser import load_gir
 from gadl.compiler.ir.passes import Pass, PassManager
@@ -126,20 +126,21 @@ def compile(  # noqa: A001  (the API's name)
     with clock.stage("import"):
         graph = import_model(model, chosen, warn)
         manager.dump(graph, "import")
-    with clock.stage("simplify"):
-        manager.run(graph, FLOAT_PIPELINE)
-    own_scales = has_own_scales(graph)
     samples = None if calibration is None else [dict(f) for f in calibration]
-    precision = _precision(found, chosen, own_scales)
-    float_graph = graph
-    with clock.stage("quantize"):
-        graph, quant = _quantize(graph, found, description, precision, samples, chosen, own_scales)
+    float_graph, quant = graph, {"precision": (precision := _precision(found, chosen, graph)).value}
+    if graph.stage is Stage.FLOAT:
+        with clock.stage("simplify"):
+            manager.run(graph, FLOAT_PIPELINE)
+        with clock.stage("quantize"), manager.guarded("quantize", graph):
+            graph, details = _quantize(graph, found, description, precision, samples, chosen)
+            quant |= details
         manager.run(graph, [Pass("quantize", lambda g: True)])
     with clock.stage("place"):
-        manager.run(graph, [Pass("partition", lambda g: partition(g, found.name, lambda op: _refusal(found, op, description)))])
-        placement = _placement_report(graph, found, chosen)
+        if graph.stage is not Stage.PLACED:
+            manager.run(graph, [Pass("partition", lambda g: partition(g, found.name, lambda op: _refusal(found, op, description)))])
         manager.run(graph, [Pass("choose_layouts", choose_layouts)])
-    with clock.stage("plan"):
+        placement = _placement_report(graph, found, chosen)
+    with clock.stage("plan"), manager.guarded("plan", graph):
         everything = [v for op in graph.ops for v in op.results] if chosen.keep_tensors else graph.outputs
         segments = segments_of(graph.ops, everything)
         programs: list[DeviceProgram] = []
@@ -186,9 +187,9 @@ def import_model(model: Any, options: CompileOptions, warn: Callable[[Diagnostic
     return import_onnx(model, options.shapes, simplify=options.simplify, warn=warn)
 
 
-def _precision(found: Target, options: CompileOptions, own_scales: bool) -> Precision:
+def _precision(found: Target, options: CompileOptions, graph: Graph) -> Precision:
     """The precision asked for, or the target's first; a model with its own scales is int8."""
-    name = options.precision or ("int8" if own_scales else found.precisions[0])
+    name = options.precision or ("int8" if has_own_scales(graph) else found.precisions[0])
     if name not in found.precisions:
         raise GadlError.of("GADL-T002", target=found.name, precision=name, known=list(found.precisions))
     return Precision(name)
@@ -196,16 +197,16 @@ def _precision(found: Target, options: CompileOptions, own_scales: bool) -> Prec
 
 def _quantize(
     graph: Graph, found: Target, machine: Any, precision: Precision, samples: list[dict[str, Array]] | None,
-    options: CompileOptions, own_scales: bool,
+    options: CompileOptions,
 ) -> tuple[Graph, dict[str, Any]]:  # fmt: skip
-    """The graph in the precision's arithmetic, and the report's `quant` part."""
-    summary: dict[str, Any] = {"precision": precision.value}
+    """The graph in the precision's arithmetic, and what was decided."""
+    summary: dict[str, Any] = {}
     if precision is Precision.FLOAT or found.quant_rules is None:
         return graph.clone(), summary
     if precision is Precision.FP16:
         return to_half(graph), summary
     rules = rules_for(found.quant_rules(machine), precision)
-    if own_scales:
+    if has_own_scales(graph):
         made: Quantized = quantize_annotated(graph.clone(), rules)
     else:
         if not samples:

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,7 +44,8 @@ class PassManager:
     """Runs passes.
 
     `dump_dir`: the graph after every pass that changed it, numbered. `stop_after`: end there with `StopAfter`.
-    `reproducer_dir`: where the graph before a failing pass is written, with a note that says how to run it again.
+    `reproducer_dir`: where the graph before a failing pass is written, with a note that says how to run it again; a new
+    temporary folder unless given.
     `seconds`: time per pass, filled while running.
     """
 
@@ -55,23 +58,29 @@ class PassManager:
     def run(self, graph: Graph, passes: Sequence[Pass]) -> None:
         """Run `passes` in order on `graph`."""
         for item in passes:
-            before = graph.clone() if self.reproducer_dir is not None else None
             start = time.perf_counter()
-            try:
+            with self.guarded(item.name, graph):
                 changed = item.run(graph)
                 verify(graph)
-            except (InternalError, StopAfter):
-                raise
-            except GadlError as error:
-                if not any(d.code == "GADL-I001" for d in error.diagnostics):
-                    raise
-                raise self._failure(item, before, str(error)) from error
-            except Exception as error:
-                raise self._failure(item, before, f"{type(error).__name__}: {error}") from error
             self.seconds[item.name] = self.seconds.get(item.name, 0.0) + time.perf_counter() - start
             self.dump(graph, item.name, changed)
             if self.stop_after == item.name:
                 raise StopAfter(item.name, graph)
+
+    @contextmanager
+    def guarded(self, name: str, graph: Graph) -> Iterator[None]:
+        """What fails inside, unless it is the user's fault, ends as `GADL-I070` with the graph as it was on disk."""
+        before = graph.clone()
+        try:
+            yield
+        except (InternalError, StopAfter):
+            raise
+        except GadlError as error:
+            if not any(d.code == "GADL-I001" for d in error.diagnostics):
+                raise
+            raise self._failure(name, before, str(error)) from error
+        except Exception as error:
+            raise self._failure(name, before, f"{type(error).__name__}: {error}") from error
 
     def dump(self, graph: Graph, name: str, changed: bool = True) -> None:
         """Write the graph to the dump folder under the next number."""
@@ -79,12 +88,10 @@ class PassManager:
             save_gir(graph, self.dump_dir / f"{self._count:02d}_{name}.gir")
             self._count += 1
 
-    def _failure(self, item: Pass, before: Graph | None, detail: str) -> InternalError:
-        path = "-"
-        if self.reproducer_dir is not None and before is not None:
-            target = self.reproducer_dir / f"gadl-reproducer-{item.name}.gir"
-            save_gir(before, target)
-            path = str(target)
-            note = f"pass: {item.name}\nfailure: {detail}\nrerun: gadlc {target.name} --stop-after {item.name} --debug\n"
-            write_atomically(target.with_suffix(".txt"), note.encode())
-        return InternalError(diagnostic("GADL-I070", name=item.name, detail=detail, reproducer=path))
+    def _failure(self, name: str, before: Graph, detail: str) -> InternalError:
+        folder = self.reproducer_dir or Path(tempfile.mkdtemp(prefix="gadl-"))
+        target = folder / f"gadl-reproducer-{name}.gir"
+        save_gir(before, target)
+        note = f"pass: {name}\nfailure: {detail}\nrerun: gadlc {target.name} --stop-after {name} --debug\n"
+        write_atomically(target.with_suffix(".txt"), note.encode())
+        return InternalError(diagnostic("GADL-I070", name=name, detail=detail, reproducer=target))

@@ -166,8 +166,8 @@ namespace {
 void check_layouts(const Call& call) {
   if (call.op == "relayout") return;
   bool plain = true, one = call.in.size() == 1 && call.out.size() == 1;
-  for (const TensorInfo* t : call.in) plain = plain && (t == nullptr || t->layout == GADL_LAYOUT_ROW_MAJOR);
-  for (const TensorInfo* t : call.out) plain = plain && t->layout == GADL_LAYOUT_ROW_MAJOR;
+  for (const TensorInfo* t : call.in) plain = plain && (t == nullptr || t->is_row_major());
+  for (const TensorInfo* t : call.out) plain = plain && t->is_row_major();
   if (plain) return;
   one = one && call.in[0] != nullptr && call.in[0]->layout == call.out[0]->layout && call.in[0]->scales.size() < 2 && call.out[0]->scales.size() < 2;
   for (const KernelTable* table : {&elementwise_kernels(), &quantization_kernels()}) {

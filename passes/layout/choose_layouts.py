@@ -25,11 +25,12 @@ def choose_layouts(graph: Graph) -> bool:
     """
     wanted = _device_layouts(graph)
     changed = False
-    for value in [v for op in graph.ops for v in op.results]:
-        layout = wanted.get(id(value), Layout.ROW_MAJOR)
-        if layout is not value.layout:
-            value.type = value.type.with_(layout=layout)
-            changed = True
+    for op in graph.ops:
+        for value in op.results:
+            layout = op.attrs["layout"] if op.name == "relayout" else wanted.get(id(value), Layout.ROW_MAJOR)
+            if layout is not value.layout:
+                value.type = value.type.with_(layout=layout)
+                changed = True
     for op in list(graph.ops):
         for index, operand in enumerate(op.operands):
             if operand is None or operand.is_constant or operand.type.rank < 3:
@@ -55,7 +56,9 @@ def _device_layouts(graph: Graph) -> dict[int, Layout]:
     chosen: dict[int, Layout] = {}
     device_ops = [op for op in graph.ops if _on_device(op)]
     for op in device_ops:
-        if op.result.type.rank < 3 or op.name in _ROW_MAJOR:
+        if op.name == "relayout":
+            chosen[id(op.result)] = op.attrs["layout"]
+        elif op.result.type.rank < 3 or op.name in _ROW_MAJOR:
             chosen[id(op.result)] = Layout.ROW_MAJOR
         elif op.name in _CHANNELS_LAST:
             chosen[id(op.result)] = Layout.CHANNELS_LAST

@@ -8,13 +8,12 @@ from collections.abc import Mapping
 import numpy as np
 
 from gadl.compiler.diag import GadlError
-from gadl.compiler.ir.graph import Graph, Op, Value
-from gadl.compiler.ir.opdef import Trait, op_def
-from gadl.compiler.ir.pattern import scalar
+from gadl.compiler.ir.graph import Graph
 from gadl.compiler.ir.types import Array, DType, QuantParams
 
 from .observers import Range
 from .specs import SHARED_SCALE, QuantRules, QuantSpec
+from .tables import table_source
 
 #: A concat operand whose range is below this part of the result's keeps a scale of its own.
 LEAST_SHARED_PART = 0.5
@@ -37,18 +36,6 @@ def params_of_weights(weights: Array, axis: int, bits_high: int, floor: Array | 
     reach = np.abs(weights.astype(np.float64)).max(other) / bits_high
     scales = np.maximum(np.maximum(reach, floor), 1e-12).astype(np.float32)
     return QuantParams(tuple(float(s) for s in scales), 0, axis) if len(scales) > 1 else QuantParams((float(scales[0]),))
-
-
-def table_source(op: Op) -> Value | None:
-    """The one tensor that an elementwise op is a function of (its other operands are scalar constants), or None."""
-    if Trait.ELEMENTWISE not in op_def(op.name).traits or op.name in ("quantize", "dequantize", "requantize", "lut", "cast"):
-        return None
-    varying = {id(v): v for v in op.inputs if not v.is_constant}
-    constants = [v for v in op.inputs if v.is_constant]
-    if len(varying) != 1 or any(scalar(v) is None for v in constants) or not op.result.dtype.is_float:
-        return None
-    (source,) = varying.values()
-    return source if source.type.shape == op.result.type.shape and source.dtype.is_float else None
 
 
 class _Groups:

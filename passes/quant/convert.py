@@ -11,16 +11,17 @@ import numpy as np
 
 from gadl.compiler.diag import Diagnostic, GadlError, diagnostic
 from gadl.compiler.ir.graph import Graph, Op, Stage, Value
-from gadl.compiler.ir.opdef import Builder, op_def
+from gadl.compiler.ir.opdef import Builder
 from gadl.compiler.ir.ops.nn import AvgPool
 from gadl.compiler.ir.ops.quant import dequantize_array, quantize_array
 from gadl.compiler.ir.ops.shape import RESIZE_BITS
 from gadl.compiler.ir.requant import make_requant
 from gadl.compiler.ir.types import Array, DType, QuantParams, Requant, TensorType
 
-from .choose_params import params_of_range, params_of_weights, table_source
+from .choose_params import params_of_range, params_of_weights
 from .observers import Range
 from .specs import SHARED_SCALE, QuantRules
+from .tables import evaluate_on, table_source
 
 _WEIGHTED = ("conv", "conv_transpose", "linear")
 
@@ -307,11 +308,3 @@ class Conversion:
             self.problems.append(
                 diagnostic("GADL-Q002", op.loc, layer=op.result.name, bits=worst.bit_length() + 1, limit=limit)
             )
-
-
-def evaluate_on(op: Op, values: Array) -> Array:
-    """An elementwise op of one tensor on a vector of samples, its constants taken as scalars."""
-    inputs = [None if v is None else values if v.data is None else v.data.reshape(-1)[0] for v in op.operands]
-    with np.errstate(all="ignore"):
-        (result,) = op_def(op.name).evaluate(op, [None if v is None else np.asarray(v) for v in inputs])
-    return np.asarray(np.broadcast_to(result, values.shape))

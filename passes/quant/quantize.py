@@ -20,6 +20,7 @@ from .observers import Range
 from .qdq import has_own_scales, own_activation_type, read_annotations
 from .report import quant_report
 from .specs import QuantRules, QuantSpec
+from .tables import without_flat_tails
 
 __all__ = [
     "Precision",
@@ -59,7 +60,7 @@ def rules_for(rules: QuantRules, precision: Precision) -> QuantRules:
 def quantize_graph(graph: Graph, ranges: Mapping[str, Range], rules: QuantRules) -> Quantized:
     """Quantise a float graph by measured ranges. Raises `GADL-Q002` (accumulators) and `GADL-Q003` (no range)."""
     verdict = keep_masking_sums(graph, ranges, rules, integer_ops(graph, rules))
-    params = choose_params(graph, ranges, rules, verdict)
+    params = choose_params(graph, without_flat_tails(graph, ranges, rules, verdict), rules, verdict)
     result = Conversion(graph, params, verdict, rules).run()
     return Quantized(result, quant_report(graph, verdict, result, rules, "calibrated"))
 

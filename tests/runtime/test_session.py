@@ -73,6 +73,29 @@ def test_int8_on_the_simulator_is_close_to_onnx_runtime(model: ModelProto, compi
     assert {op for op, _, _ in session.profile} >= {"segment", "softmax", "quantize"}
 
 
+def test_compilation_goes_on_from_a_graph_of_any_stage(model: ModelProto, tmp_path: Path) -> None:
+    """Every dump of `--dump-ir` compiles to the same bytes."""
+    whole = gadl.compile(model, target="npu", calibration=feeds(), dump_ir=tmp_path).data
+    dumps = sorted(tmp_path.glob("*.gir"))
+    assert {d.stem.split("_", 1)[1] for d in dumps} >= {"import", "quantize", "partition", "choose_layouts"}
+    for dump in dumps:
+        assert gadl.compile(dump, target="npu", calibration=feeds()).data == whole, dump.name
+
+
+def test_a_map_of_one_channel_reaches_the_output(tmp_path: Path) -> None:
+    """A head with one channel: the device writes it channels last, which is the same bytes as row major."""
+    weights = numpy_helper.from_array(np.random.default_rng(1).standard_normal((1, 3, 3, 3)).astype(np.float32), "w")
+    nodes = [helper.make_node("Conv", ["x", "w"], ["c"], pads=[1, 1, 1, 1]), helper.make_node("Sigmoid", ["c"], ["y"])]
+    graph = helper.make_graph(
+        nodes, "head", [helper.make_tensor_value_info("x", TensorProto.FLOAT, SHAPE)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 1, 16, 16])], [weights],
+    )  # fmt: skip
+    head = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    gadl.compile(head, target="npu", calibration=feeds()).save(tmp_path / "head.gadl")
+    got = gadl.load(tmp_path / "head.gadl").run(feeds()[1])["y"]
+    np.testing.assert_allclose(got, reference(head, feeds()[1]), atol=0.03)
+
+
 @pytest.mark.parametrize(("target", "precision", "tolerance"), [("cpu", "float", 1e-5), ("cpu", "fp16", 5e-3), ("npu", "fp16", 5e-3), ("npu", "int16", 0.02), ("cpu", "int8", 0.02)])
 def test_targets_and_precisions(model: ModelProto, tmp_path: Path, target: str, precision: str, tolerance: float) -> None:
     artifact = gadl.compile(model, target=target, precision=precision, calibration=feeds())
