@@ -229,7 +229,10 @@ class _Parser(Lexer):
         self.expect("[")
         dims: list[int | str] = []
         while not self.accept("]"):
-            dims.append(self.take("word") if self.kind == "word" else self.integer())
+            if self.kind == "string":
+                dims.append(self.string())
+            else:
+                dims.append(self.take("word") if self.kind == "word" else self.integer())
             if self.token != "]":
                 self.expect(",")
         if len(dims) > MOST_DIMS or any(isinstance(d, int) and d < 0 for d in dims):

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import enum
+import json
 import math
+import re
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -159,6 +161,14 @@ class Requant:
         return len(self.multiplier) > 1
 
 
+#: Names of dimensions that stand in text as they are.
+_PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+
+
+def _dim_text(dim: int | str) -> str:
+    return str(dim) if isinstance(dim, int) or _PLAIN_NAME.match(dim) else json.dumps(dim, ensure_ascii=False)
+
+
 @dataclass(frozen=True)
 class TensorType:
     """Shape, element type, memory layout and, for quantised tensors, the affine map to real values."""
@@ -201,7 +211,7 @@ class TensorType:
         return replace(self, **changes)
 
     def __str__(self) -> str:
-        text = f"{self.dtype.value}[{','.join(str(d) for d in self.shape)}]"
+        text = f"{self.dtype.value}[{','.join(_dim_text(d) for d in self.shape)}]"
         if self.quant is not None:
             scale = ",".join(repr(s) for s in self.quant.scale)
             axis = "" if self.quant.axis is None else f",axis={self.quant.axis}"

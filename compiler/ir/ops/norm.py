@@ -11,7 +11,7 @@ import numpy as np
 from ..graph import Op
 from ..opdef import Attr, AttrKind, OpDef, Operand, OpError, register
 from ..types import Array, TensorType
-from .common import array, axis_of, given
+from .common import array, axis_of, broadcast, given
 
 EPSILON = Attr("epsilon", AttrKind.FLOAT, 1e-5)
 AXIS = Attr("axis", AttrKind.INT, -1)
@@ -28,6 +28,23 @@ class SameType(OpDef):
         return [TensorType(x.dtype, x.shape)]
 
 
+class Normalization(SameType):
+    """Base of normalisations: the vectors behind operand 0 hold one number per channel (axis 1), or per element from `axis` on."""
+
+    @classmethod
+    def infer(cls, types: Sequence[TensorType | None], attrs: dict[str, Any]) -> list[TensorType]:
+        (result,) = super().infer(types, attrs)
+        x = given(types, 0)
+        if "axis" not in attrs and x.rank < 2:
+            raise OpError(f"{x.shape} has no axis of channels")
+        for vector in filter(None, types[1:]):
+            wanted = x.static_shape[axis_of(attrs["axis"], x.rank) :] if "axis" in attrs else (x.static_shape[1],)
+            fits = vector.shape == wanted or ("axis" in attrs and broadcast(vector.static_shape, wanted) == wanted)
+            if not fits:
+                raise OpError(f"a vector of shape {vector.shape} does not fit {wanted}")
+        return [result]
+
+
 def _per_channel(vector: Array, rank: int) -> Array:
     return vector.astype(np.float64).reshape(-1, *(1,) * (rank - 2))
 
@@ -42,7 +59,7 @@ def _affine(x: Array, inputs: Sequence[Array | None], shape: tuple[int, ...] | N
 
 
 @register
-class BatchNorm(SameType):
+class BatchNorm(Normalization):
     """(x - mean) / sqrt(var + epsilon) * scale + bias, per channel (axis 1), with given statistics."""
 
     name = "batch_norm"
@@ -65,7 +82,7 @@ def _normalise(x: Array, axes: tuple[int, ...], epsilon: float) -> Array:
 
 
 @register
-class LayerNorm(SameType):
+class LayerNorm(Normalization):
     """Normalisation over the axes from `axis` to the last, then scale and bias of those axes' shape."""
 
     name = "layer_norm"
@@ -81,7 +98,7 @@ class LayerNorm(SameType):
 
 
 @register
-class RmsNorm(SameType):
+class RmsNorm(Normalization):
     """x / sqrt(mean(x^2) + epsilon) * scale over the axes from `axis` to the last."""
 
     name = "rms_norm"
@@ -99,7 +116,7 @@ class RmsNorm(SameType):
 
 
 @register
-class InstanceNorm(SameType):
+class InstanceNorm(Normalization):
     """Normalisation of each image and channel over its pixels, then scale[C] and bias[C]."""
 
     name = "instance_norm"
@@ -115,7 +132,7 @@ class InstanceNorm(SameType):
 
 
 @register
-class GroupNorm(SameType):
+class GroupNorm(Normalization):
     """Normalisation over the channels of a group and all pixels, then scale[C] and bias[C]."""
 
     name = "group_norm"
@@ -125,10 +142,10 @@ class GroupNorm(SameType):
 
     @classmethod
     def infer(cls, types: Sequence[TensorType | None], attrs: dict[str, Any]) -> list[TensorType]:
-        x = given(types, 0)
-        if attrs["groups"] < 1 or x.rank < 2 or x.static_shape[1] % attrs["groups"]:
-            raise OpError(f"{x.shape} has no {attrs['groups']} groups of channels")
-        return [TensorType(x.dtype, x.shape)]
+        made = super().infer(types, attrs)
+        if attrs["groups"] < 1 or given(types, 0).static_shape[1] % attrs["groups"]:
+            raise OpError(f"{given(types, 0).shape} has no {attrs['groups']} groups of channels")
+        return made
 
     @classmethod
     def evaluate(cls, op: Op, inputs: Sequence[Array | None]) -> list[Array]:

@@ -161,6 +161,13 @@ def _plain(attrs: dict[str, Any]) -> dict[str, Any]:
     return {k: (v.dtype, v.tobytes()) if isinstance(v, np.ndarray) else v for k, v in attrs.items()}
 
 
+@pytest.mark.parametrize("dim", ["N", "batch size", "3", "a]b", "批"])
+def test_names_of_dimensions_read_back(dim: str) -> None:
+    graph = Graph("g")
+    graph.set_outputs([graph.add_input("x", TensorType(DType.F32, (dim, 3)))], ["y"])
+    assert parse(print_graph(graph)).inputs[0].type.shape == (dim, 3)
+
+
 @settings(max_examples=60, deadline=None, derandomize=True, database=None)
 @given(graphs())
 def test_any_graph_reads_back(graph: Graph) -> None:

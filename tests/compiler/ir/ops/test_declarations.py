@@ -102,6 +102,23 @@ def test_wrong_attributes_are_named(op: str, attrs: dict[str, Any], message: str
         op_def(op).complete(attrs)
 
 
+@pytest.mark.parametrize(
+    ("op", "shapes", "attrs"),
+    [
+        ("batch_norm", [(2, 3, 4), (3,), (3,), (4,), (3,)], {}),
+        ("layer_norm", [(2, 3, 4), (3,)], {"axis": -1}),
+        ("rms_norm", [(2, 3, 4), (2, 3, 4)], {"axis": 1}),
+        ("instance_norm", [(2, 3, 4), (3,), (1,)], {}),
+        ("group_norm", [(2, 6, 4), (2,)], {"groups": 2}),
+        ("instance_norm", [(3,), (3,), (3,)], {}),
+    ],
+)
+def test_vectors_of_a_normalisation_fit_its_channels(op: str, shapes: list[tuple[int, ...]], attrs: dict[str, Any]) -> None:
+    definition = op_def(op)
+    with pytest.raises(OpError, match="not fit|no axis|not broadcast"):
+        definition.infer([TensorType(DType.F32, s) for s in shapes], definition.complete(attrs))
+
+
 def test_wrong_operands_are_named() -> None:
     f32 = TensorType(DType.F32, (2,))
     with pytest.raises(OpError, match="at most 2 operands, got 3"):
