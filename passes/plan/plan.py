@@ -28,8 +28,9 @@ class LoopOrder(enum.Enum):
 class LayerPlan:
     """Decisions for one layer.
 
-    `ops` are indices into the segment's ops: the layer's op and what its drain absorbs. `rows` and `channels` are the
-    output tile kept on chip. `weights_resident`: all weights stay on chip for the whole layer.
+    `ops` are indices into the segment's ops: the layer's op and what its drain absorbs. By itself a layer makes output tiles
+    of `rows` and `channels`; `weights_resident`: all weights stay on chip for the whole layer. In a group `channels` is the
+    chunk of output channels whose weights are loaded at a time (0: all), and the group decides on rows.
     """
 
     ops: tuple[int, ...]
@@ -41,10 +42,10 @@ class LayerPlan:
 
 @dataclass(frozen=True)
 class GroupPlan:
-    """Layers that run together; `stripe` output rows of the last layer per iteration (0: layer by layer)."""
+    """Layers that run together in `iterations` over rows, intermediates on chip (0: one layer from memory to memory)."""
 
     layers: tuple[LayerPlan, ...]
-    stripe: int = 0
+    iterations: int = 0
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Plan:
 
 
 def _group(data: dict[str, Any]) -> GroupPlan:
-    return GroupPlan(tuple(_layer(layer) for layer in data["layers"]), int(data["stripe"]))
+    return GroupPlan(tuple(_layer(layer) for layer in data["layers"]), int(data["iterations"]))
 
 
 def _layer(data: dict[str, Any]) -> LayerPlan:

@@ -19,12 +19,11 @@ from .costs import Costs
 from .emit import emit
 from .expand.context import ACC, INPUTS, OUTPUTS, SCRATCH, SRAM, Expansion, Place
 from .expand.elementwise import ElementwiseExpansion
+from .expand.group import GroupExpansion
 from .expand.matmul import expand_matmul
 from .expand.movement import expand_movement
-from .expand.pooling import PoolExpansion, expand_reduction
-from .expand.resize import expand_resize
-from .expand.transposed import expand_transposed
-from .expand.window import expand_window
+from .expand.pooling import expand_reduction
+from .expand.window import WindowExpansion
 from .isa import encode
 from .layers import Layer, layers_of, memory_strides
 from .machine import Machine
@@ -66,9 +65,7 @@ class NpuBackend:
         inputs, input_bytes = _bind(context, segment.inputs, INPUTS)
         outputs, output_bytes = _bind(context, segment.outputs, OUTPUTS)
         _place_values(context, layers, {id(v) for v in segment.outputs})
-        for layer, group in zip(layers, plan.groups, strict=True):
-            context.op = layer.index
-            expand_layer(context, layer, group.layers[0])
+        _expand(context, layers, plan, segment)
         program = context.program
         scratch = allocate(program, SCRATCH, 1 << 34, Reuse.LOWEST)
         peak = allocate(program, SRAM, self.machine.sram_bytes)
@@ -174,19 +171,33 @@ def _dense_reshape(x: Value, y: Value) -> bool:
     return plain(x) and plain(y)
 
 
+def _expand(context: Expansion, layers: list[Layer], plan: Plan, segment: Segment) -> None:
+    """Expand every group; a result is stored when a later group or somebody outside reads it."""
+    returned = {id(v) for v in segment.outputs}
+    by_op = {layer.ops[0]: layer for layer in layers}
+    for group in plan.groups:
+        members = [by_op[p.ops[0]] for p in group.layers]
+        if group.iterations == 0:
+            (layer,), (chosen,) = members, group.layers
+            context.op = layer.index
+            expand_layer(context, layer, chosen)
+            continue
+        inside = {id(op) for layer in members for op in (layer.op, layer.lut)}
+        stored = {
+            id(layer.result)
+            for layer in members
+            if id(layer.result) in returned or any(id(user) not in inside for user in layer.result.users)
+        }
+        GroupExpansion(context, members, group, stored).run()
+
+
 def expand_layer(context: Expansion, layer: Layer, plan: LayerPlan) -> None:
-    """Expand one layer by its kind."""
+    """Expand one layer by its kind, from memory to memory."""
     match layer.op.name:
         case "conv" | "linear":
-            expand_window(context, layer, plan)
-        case "conv_transpose":
-            expand_transposed(context, layer, plan)
+            WindowExpansion(context, layer, plan).run()
         case "matmul":
             expand_matmul(context, layer, plan)
-        case "max_pool" | "avg_pool":
-            PoolExpansion(context, layer, plan).run()
-        case "resize":
-            expand_resize(context, layer, plan)
         case "reduce_sum" | "reduce_mean" | "reduce_max" | "reduce_min":
             expand_reduction(context, layer)
         case "concat" | "slice" | "pad" | "reshape" | "transpose" | "relayout":

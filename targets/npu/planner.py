@@ -7,12 +7,14 @@ from dataclasses import replace
 
 from gadl.compiler.diag import GadlError
 from gadl.passes.plan.plan import GroupPlan, LayerPlan, Plan
+from gadl.passes.plan.rows import RowFlow
 from gadl.passes.plan.tiling import Tile, enumerate_tiles, even_splits, search
 
 from .costs import Costs, WindowTraffic
+from .expand.bands import row_shape
 from .expand.matmul import matmul_window
-from .expand.transposed import phase_windows
 from .layers import Layer, Window, window_of
+from .rowwise import band_bytes, row_layers, weight_bytes
 
 
 class Planner:
@@ -23,24 +25,34 @@ class Planner:
 
     def plan(self, layers: list[Layer]) -> Plan:
         """One group per layer; `GADL-P001` when a layer's smallest tile does not fit."""
-        return Plan(tuple(GroupPlan((self._layer(layer),)) for layer in layers))
+        return Plan(tuple(self._alone(layer) for layer in layers))
+
+    def _alone(self, layer: Layer) -> GroupPlan:
+        if layer.op.name not in ("conv_transpose", "max_pool", "avg_pool", "resize"):
+            return GroupPlan((self._layer(layer),))
+        return self._rowwise(layer)
+
+    def _rowwise(self, layer: Layer) -> GroupPlan:
+        """The fewest iterations that fit; at least four where the layer has that many rows."""
+        found = row_layers([layer])
+        shape = row_shape(layer.result)
+        if found is None or shape is None:
+            raise ValueError(f"'{layer.op.name}' does not run by rows")
+        needed = 0
+        for iterations in (n for n in range(min(4, shape.rows), shape.rows + 1)):
+            flow = RowFlow(found[0], found[1], {id(layer.result)}, iterations)
+            needed = band_bytes([layer], flow, {id(layer.result)}) + weight_bytes(layer)
+            if needed <= self.budget:
+                return GroupPlan((LayerPlan(layer.ops),), iterations)
+        raise self._too_large(layer, needed)
 
     def _layer(self, layer: Layer) -> LayerPlan:
         plan = LayerPlan(layer.ops)
         match layer.op.name:
             case "conv" | "linear":
                 return self._from_tile(plan, self._window(layer, window_of(layer.op)))
-            case "conv_transpose":
-                windows = [w for _, _, w in phase_windows(layer)]
-                largest = max(windows, key=lambda w: (w.oh * w.ow, w.kh * w.kw))
-                return self._from_tile(plan, self._window(layer, largest))
             case "matmul":
                 return replace(plan, rows=self._matmul_rows(layer))
-            case "max_pool" | "avg_pool":
-                window = window_of(layer.op)
-                return replace(plan, rows=self._pool_rows(layer, window))
-            case "resize":
-                return replace(plan, rows=self._resize_rows(layer))
             case _:
                 return plan
 
@@ -75,22 +87,6 @@ class Planner:
         if not fitting:
             raise self._too_large(layer, 2 * min(bytes_of) + 16384)
         return min(fitting[0], max(fitting[-1], -(-rows // 4)))
-
-    def _pool_rows(self, layer: Layer, window: Window) -> int:
-        element = layer.result.dtype.size_bytes
-        sizes = []
-        for rows in even_splits(window.oh):
-            reach = min((rows - 1) * window.stride_h + (window.kh - 1) * window.dilation_h + 1, window.ih)
-            sizes.append((reach * window.iw + rows * window.ow) * window.ic * element)
-        return self._rows(layer, window.oh, sizes)
-
-    def _resize_rows(self, layer: Layer) -> int:
-        x, y = layer.op.inputs[0], layer.result
-        element, scale = x.dtype.size_bytes, x.shape[2] / y.shape[2]
-        sizes = [
-            int(((r * scale + 3) * x.shape[3] + r * y.shape[3]) * x.shape[1] * element) for r in even_splits(y.shape[2])
-        ]
-        return self._rows(layer, y.shape[2], sizes)
 
     def _matmul_rows(self, layer: Layer) -> int:
         window = matmul_window(layer)

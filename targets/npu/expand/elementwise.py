@@ -13,10 +13,11 @@ import numpy as np
 
 from gadl.compiler.ir.graph import Op, Value
 from gadl.compiler.ir.types import Requant
-from gadl.passes.plan.program import Buffer
+from gadl.passes.plan.program import Buffer, Region
 
 from ..isa import Binary, Unary
 from ..layers import Flat, Layer, flatten
+from .bands import Band, Span, row_shape
 from .context import Expansion, Tile
 from .copying import CopyDim
 
@@ -191,3 +192,51 @@ def vector_fields(op: Op) -> tuple[str, dict[str, Any]]:
 
 def _requant(requant: Requant, prefix: str) -> dict[str, int]:
     return {f"{prefix}multiplier": int(requant.multiplier[0]), f"{prefix}shift": int(requant.shift[0])}
+
+
+def elementwise_rows(
+    context: Expansion, layer: Layer, rows: Span, sources: dict[int, Band], constants: dict[int, Tile], y: Band
+) -> None:
+    """Rows of an elementwise layer between dense bands; operands of one pixel repeat for all.
+
+    `sources` are bands by `id(value)`, `constants` tiles by `id(value)` (and the table by `id(op)`).
+    """
+    op, shape = layer.op, row_shape(layer.result)
+    if shape is None:
+        raise ValueError(f"'{layer.result.name}' has no rows")
+    pixels = rows.count * shape.width
+    whole = (rows, Span(0, shape.width), Span(0, shape.channels))
+    fields: dict[str, Any] = {"out_addr": y.at(rows.first), "out_type": layer.result.dtype}
+    reads: list[Region] = []
+    steps: list[tuple[int, int]] = []
+    for name, value in zip(("a", "b"), op.inputs):
+        tile = constants.get(id(value))
+        if tile is not None:
+            fields[f"{name}_addr"] = tile.at(0)
+            reads.append(tile.region())
+            steps.append((int(value.type.element_count > 1), 0))
+            continue
+        x = sources[id(value)]
+        if value.shape == layer.result.shape:
+            fields[f"{name}_addr"] = x.at(rows.first)
+            reads.append(x.region(*whole))
+            steps.append((1, shape.channels))
+        else:
+            channels = value.type.element_count
+            fields[f"{name}_addr"] = x.at(0)
+            reads.append(x.region(Span(0, 1), Span(0, 1), Span(0, channels)))
+            steps.append((int(channels > 1), 0))
+    if len(steps) == 1:
+        fields["count"] = pixels * shape.channels
+    else:
+        fields |= {"n0": shape.channels, "n1": pixels, "out_s0": 1, "out_s1": shape.channels}
+        for name, (inner, outer) in zip(("a", "b"), steps):
+            fields |= {f"{name}_s0": inner, f"{name}_s1": outer}
+    if op.name == "lut":
+        table = constants[id(op)]
+        fields["table_addr"] = table.at(0)
+        reads.append(table.region())
+    instruction, more = vector_fields(op)
+    widest = max(v.dtype.size_bytes for v in (*op.inputs, layer.result))
+    cycles = context.costs.vector(pixels * shape.channels, widest)
+    context.step("VEC", instruction, fields | more, reads, [y.region(*whole)], cycles)

@@ -12,10 +12,11 @@ from gadl.passes.plan.program import Ref, Region
 
 from ..isa import Activation
 from ..layers import Layer, Window
+from .bands import spans
 from .context import ACC, Expansion
 from .copying import CopyDim
 from .drain import clamp_of
-from .window import load_table, spans
+from .window import load_table
 
 
 def matmul_window(layer: Layer) -> Window:

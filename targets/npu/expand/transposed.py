@@ -7,11 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gadl.passes.plan.plan import LayerPlan
+from gadl.compiler.ir.types import Array
 
 from ..layers import Layer, Window
-from .context import Expansion, Place
-from .window import WindowExpansion, WindowWork, load_table
 
 
 @dataclass(frozen=True)
@@ -62,25 +60,24 @@ def phase_windows(layer: Layer) -> list[tuple[Phase, Phase, Window]]:
     return found
 
 
-def expand_transposed(context: Expansion, layer: Layer, plan: LayerPlan) -> None:
-    """Expand every phase with the same plan; results interleave in memory by strides."""
-    op = layer.op
-    data = op.inputs[1].data
+def phase_weights(layer: Layer, row: Phase, column: Phase) -> Array:
+    """The taps of one phase as `[oc, kh, kw, ic]`."""
+    data = layer.op.inputs[1].data
     if data is None:
         raise ValueError("weights must be constant")
     if data.ndim == 3:
         data = data[..., None]
-    strides = (*op.attrs["strides"], 1)[:2]
-    place, table = context.place(layer.result), load_table(context, layer)
-    flat = layer.result.type.rank == 3
-    row_stride = place.strides[2]
-    pixel_stride = row_stride if flat else place.strides[3]
-    for row, column, window in phase_windows(layer):
-        part = data[:, :, row.tap :: strides[0], column.tap :: strides[1]][:, :, ::-1, ::-1]
-        weights = np.ascontiguousarray(np.transpose(part, (1, 2, 3, 0)))
-        offset = place.offset + row.first * row_stride + column.first * pixel_stride
-        scaled = (*place.strides[:2], row_stride * strides[0], *(() if flat else (pixel_stride * strides[1],)))
-        work = WindowWork(window, weights, context.place(op.inputs[0]), Place(place.buffer, offset, scaled), None)
-        rows = min(plan.rows, window.oh)
-        chosen = LayerPlan(plan.ops, rows, plan.channels, plan.order, plan.weights_resident)
-        WindowExpansion(context, layer, chosen, work, table).run()
+    strides = (*layer.op.attrs["strides"], 1)[:2]
+    part = data[:, :, row.tap :: strides[0], column.tap :: strides[1]][:, :, ::-1, ::-1]
+    return np.ascontiguousarray(np.transpose(part, (1, 2, 3, 0)))
+
+
+def transposed_rows(layer: Layer) -> tuple[Array, Array]:
+    """First and one past the last operand row of every result row."""
+    result = (*layer.result.shape[2:], 1)[0]
+    low, high = np.zeros(result, np.int64), np.zeros(result, np.int64)
+    stride = layer.op.attrs["strides"][0]
+    for row, _, window in phase_windows(layer):
+        for index in range(row.count):
+            low[row.first + index * stride], high[row.first + index * stride] = window.input_rows(index, 1)
+    return low, high

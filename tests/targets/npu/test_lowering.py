@@ -177,7 +177,8 @@ def test_results_do_not_depend_on_the_plan(data: st.DataObject) -> None:
             changes["channels"] = data.draw(st.integers(1, layer.channels))
             changes["order"] = data.draw(st.sampled_from(LoopOrder))
             changes["weights_resident"] = data.draw(st.booleans())
-        groups.append(GroupPlan((replace(layer, **changes),)))
+        iterations = data.draw(st.integers(1, group.iterations + 3)) if group.iterations else 0
+        groups.append(GroupPlan((replace(layer, **changes),), iterations))
     chosen = Plan(tuple(groups))
     assert Plan.from_json(chosen.to_json()) == chosen
     run_segments(made, feeds[0], plan=chosen)

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bands: rows of a tensor in SRAM, and how a layer's tensors are seen as rows of pixels with channels innermost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from gadl.compiler.ir.graph import Value
+from gadl.compiler.ir.types import Layout
+from gadl.passes.plan.program import Buffer, Ref, Region
+
+from .context import Place
+
+
+@dataclass(frozen=True)
+class Span:
+    """`count` items from `first`."""
+
+    first: int
+    count: int
+
+    @property
+    def end(self) -> int:
+        """One past the last."""
+        return self.first + self.count
+
+
+def spans(extent: int, size: int, start: int = 0) -> Iterator[Span]:
+    """`extent` items from `start` in parts of `size`."""
+    for first in range(start, start + extent, size):
+        yield Span(first, min(size, start + extent - first))
+
+
+@dataclass(frozen=True)
+class RowShape:
+    """A tensor as images of rows of pixels: extents and element size in bytes."""
+
+    images: int
+    rows: int
+    width: int
+    channels: int
+    element: int
+
+    @property
+    def pixel_bytes(self) -> int:
+        """Bytes of a dense pixel."""
+        return self.channels * self.element
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a dense row."""
+        return self.width * self.pixel_bytes
+
+
+def row_shape(value: Value) -> RowShape | None:
+    """The tensor as rows, or None where its channels are not innermost."""
+    shape, element = value.shape, value.dtype.size_bytes
+    if value.type.rank <= 2 or (value.layout is Layout.ROW_MAJOR and value.type.rank == 3):
+        return RowShape(1, math.prod(shape[:-1]), 1, shape[-1] if shape else 1, element)
+    dense = value.layout is Layout.CHANNELS_LAST or shape[1] == 1 or all(d == 1 for d in shape[2:])
+    if not dense or value.type.rank > 4:
+        return None
+    rows, width = (*shape[2:], 1)[:2]
+    return RowShape(shape[0], rows, width, shape[1], element)
+
+
+def row_strides(value: Value, place: Place) -> tuple[int, int, int, int]:
+    """Byte strides of image, row, pixel and channel of a placed tensor that has a `row_shape`."""
+    strides, rank = place.strides, value.type.rank
+    element = value.dtype.size_bytes
+    if rank <= 2 or (value.layout is Layout.ROW_MAJOR and rank == 3):
+        return 0, (strides[-2] if rank > 1 else 0), 0, element
+    return strides[0], strides[2], strides[3] if rank == 4 else strides[2], element if value.shape[1] == 1 else strides[1]
+
+
+@dataclass(frozen=True)
+class Band:
+    """Rows of a tensor in a buffer: row `first` lies at `offset`, channel `channel` comes first in each pixel."""
+
+    buffer: Buffer
+    row_bytes: int
+    pixel_bytes: int
+    element: int
+    first: int = 0
+    offset: int = 0
+    channel: int = 0
+
+    def byte(self, row: int, column: int = 0, channel: int | None = None) -> int:
+        """Byte of an element, from the buffer's start."""
+        inside = 0 if channel is None else (channel - self.channel) * self.element
+        return self.offset + (row - self.first) * self.row_bytes + column * self.pixel_bytes + inside
+
+    def at(self, row: int, column: int = 0, channel: int | None = None) -> Ref:
+        """Address of an element."""
+        return Ref(self.buffer, self.byte(row, column, channel))
+
+    def region(self, rows: Span, columns: Span, channels: Span) -> Region:
+        """Hull of a block."""
+        start = self.byte(rows.first, columns.first, channels.first)
+        end = self.byte(rows.end - 1, columns.end - 1, channels.end - 1) + self.element
+        return Region(self.buffer, start, end - start)
+
+    def phase(self, row: int, row_step: int, column: int, column_step: int) -> Band:
+        """Rows `row, row + row_step, …` and columns alike, as a band of their own."""
+        return replace(
+            self, first=0, offset=self.byte(row, column, self.channel),
+            row_bytes=self.row_bytes * row_step, pixel_bytes=self.pixel_bytes * column_step,
+        )  # fmt: skip

@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A group of layers in iterations: every layer advances by some rows, intermediates stay in sliding bands in SRAM."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gadl.compiler.ir.graph import Value
+from gadl.passes.plan.plan import GroupPlan, LayerPlan
+from gadl.passes.plan.program import Buffer
+from gadl.passes.plan.rows import RowFlow
+
+from ..layers import Layer, Window, window_of
+from ..rowwise import ahead, row_layers, row_reads
+from .bands import Band, RowShape, Span, row_shape, row_strides, spans
+from .context import Expansion, Tile
+from .copying import CopyDim
+from .elementwise import elementwise_rows
+from .pooling import pool_rows, pool_table, reduce_rows
+from .resize import resize_rows, resize_tables
+from .transposed import Phase, phase_weights, phase_windows
+from .weights import packed_weights
+from .window import Weights, WindowCompute, load_table
+
+
+@dataclass
+class _Live:
+    """A value on chip: rows `[base, made)` lie in `buffer`, which has room for `room` rows."""
+
+    shape: RowShape
+    buffer: Buffer
+    room: int
+    base: int = 0
+    made: int = 0
+
+    @property
+    def band(self) -> Band:
+        """The rows there are."""
+        return Band(self.buffer, self.shape.row_bytes, self.shape.pixel_bytes, self.shape.element, self.base)
+
+
+class GroupExpansion:
+    """Expands one group. `stored` are the results that must reach memory."""
+
+    def __init__(self, context: Expansion, layers: Sequence[Layer], plan: GroupPlan, stored: set[int]) -> None:
+        self.context, self.layers, self.plan, self.stored = context, layers, plan, stored
+        found = row_layers(layers)
+        if found is None:
+            raise ValueError("a layer of the group does not run by rows")
+        self.flow = RowFlow(found[0], found[1], stored, plan.iterations)
+        self.made_here = {id(layer.result) for layer in layers}
+        self.values: dict[int, Value] = {id(v): v for layer in layers for v in (layer.result, *layer.op.inputs)}
+        self.last_reader = {id(v): index for index, layer in enumerate(layers) for v in layer.op.inputs}
+        self.live: dict[int, _Live] = {}
+        self._kernels = [_kernel(context, layer, chosen) for layer, chosen in zip(layers, plan.layers, strict=True)]
+
+    def run(self) -> None:
+        """Emit all steps, image by image."""
+        shape = row_shape(self.layers[0].result)
+        for image in range(1 if shape is None else shape.images):
+            self.live = {}
+            for iteration in range(self.flow.iterations):
+                for index in range(len(self.layers)):
+                    self._advance(index, iteration, image)
+
+    def _advance(self, index: int, iteration: int, image: int) -> None:
+        """The rows that one layer adds in one iteration."""
+        layer = self.layers[index]
+        self.context.op = layer.index
+        first, end = self.flow.rows(id(layer.result), iteration)
+        if end == first:
+            return
+        sources: dict[int, Band] = {}
+        for value, _ in row_reads(layer) or ():
+            if id(value) not in self.made_here:
+                self._fetch(value, iteration, image)
+            sources[id(value)] = self.live[id(value)].band
+        self._share(index)
+        target = self._grow(layer.result, end, iteration)
+        self._kernels[index].rows(Span(first, end - first), sources, target.band)
+        if id(layer.result) in self.stored:
+            self._store(layer.result, Span(first, end - first), image)
+
+    def _share(self, index: int) -> None:
+        """Where everything happens in one iteration, a sum takes the place of an operand that nothing reads after it."""
+        layer = self.layers[index]
+        residual = layer.op.operand(3) if layer.op.name in ("conv", "linear") else None
+        if self.flow.iterations != 1 or residual is None or id(layer.result) in self.live or residual is layer.op.inputs[0]:
+            return
+        there = self.live[id(residual)]
+        if self.last_reader[id(residual)] == index and there.shape == row_shape(layer.result):
+            self.live[id(layer.result)] = _Live(there.shape, there.buffer, there.room)
+
+    def _grow(self, value: Value, end: int, iteration: int) -> _Live:
+        """Make room for rows up to `end`; the halo moves to the front when the band is full."""
+        there = self.live.get(id(value))
+        if there is None:
+            shape = row_shape(value)
+            if shape is None:
+                raise ValueError(f"'{value.name}' has no rows")
+            room = self.flow.capacity(id(value), ahead(id(value), self.layers, self.stored))
+            buffer = self.context.tile(room * shape.row_bytes, value.name).buffer
+            there = self.live[id(value)] = _Live(shape, buffer, room)
+        if end - there.base > there.room:
+            keep = min(int(self.flow.needed_from(id(value))[iteration]), there.made)
+            self._move(there, keep)
+        there.made = max(there.made, end)
+        return there
+
+    def _move(self, there: _Live, keep: int) -> None:
+        """Copy rows from `keep` on to the front."""
+        count = there.made - keep
+        if count > 0:
+            size = count * there.shape.row_bytes
+            element = 4 if size % 4 == 0 and (keep - there.base) * there.shape.row_bytes % 4 == 0 else 1
+            source, target = Tile(there.buffer, (keep - there.base) * there.shape.row_bytes), Tile(there.buffer)
+            fields: dict[str, Any] = {
+                "x_addr": source.at(0), "out_addr": target.at(0), "elem_bytes": element,
+                "n0": size // element, "x_s0": element, "out_s0": element,
+            }  # fmt: skip
+            cycles = self.context.costs.vector(size // element, element)
+            self.context.step("VEC", "VTR", fields, [source.region(0, size)], [target.region(0, size)], cycles)
+        there.base = keep
+
+    def _fetch(self, value: Value, iteration: int, image: int) -> None:
+        """Load the rows of a value from outside that this iteration reads, all at once."""
+        before, end = self.live[id(value)].made if id(value) in self.live else 0, self.flow.rows(id(value), iteration)[1]
+        if end <= before:
+            return
+        there = self._grow(value, end, iteration)
+        place, shape = self.context.place(value), there.shape
+        images, row, pixel, channel = row_strides(value, place)
+        dims = [
+            CopyDim(end - before, row, shape.row_bytes),
+            CopyDim(shape.width, pixel, shape.pixel_bytes),
+            CopyDim(shape.channels, channel, shape.element),
+        ]
+        tile = Tile(there.buffer, there.band.byte(before))
+        self.context.load(place.buffer, place.offset + image * images + before * row, tile, dims, shape.element)
+
+    def _store(self, value: Value, rows: Span, image: int) -> None:
+        """Store new rows of a result."""
+        there, place = self.live[id(value)], self.context.place(value)
+        images, row, pixel, channel = row_strides(value, place)
+        shape = there.shape
+        dims = [
+            CopyDim(rows.count, shape.row_bytes, row),
+            CopyDim(shape.width, shape.pixel_bytes, pixel),
+            CopyDim(shape.channels, shape.element, channel),
+        ]
+        tile = Tile(there.buffer, there.band.byte(rows.first))
+        self.context.store(tile, place.buffer, place.offset + image * images + rows.first * row, dims, shape.element)
+
+
+class _Kernel:
+    """Computes rows of one layer between bands; what it keeps on chip (weights, tables) is loaded once."""
+
+    def __init__(self, context: Expansion, layer: Layer, plan: LayerPlan) -> None:
+        self.context, self.layer, self.plan = context, layer, plan
+
+    def rows(self, rows: Span, sources: dict[int, Band], target: Band) -> None:
+        """Emit the steps of some result rows. `sources` are the operands' bands by `id(value)`."""
+        raise NotImplementedError
+
+
+class _WindowKernel(_Kernel):
+    """conv, linear, conv_transpose: chunks of output channels, each with its weights."""
+
+    def __init__(self, context: Expansion, layer: Layer, plan: LayerPlan) -> None:
+        super().__init__(context, layer, plan)
+        self.phases: list[tuple[Phase | None, Phase | None, WindowCompute]] | None = None
+        self.loaded: dict[tuple[int, int], Weights] = {}
+
+    def _start(self) -> list[tuple[Phase | None, Phase | None, WindowCompute]]:
+        """The products of the layer; tables are loaded where the layer first runs."""
+        if self.phases is None:
+            layer, table = self.layer, load_table(self.context, self.layer)
+            if layer.op.name == "conv_transpose":
+                self.phases = [
+                    (row, column, WindowCompute(self.context, layer, window, phase_weights(layer, row, column), table))
+                    for row, column, window in phase_windows(layer)
+                ]
+            else:
+                window = window_of(layer.op)
+                weights = packed_weights(layer.op, window.depthwise)
+                self.phases = [(None, None, WindowCompute(self.context, layer, window, weights, table))]
+        return self.phases
+
+    def rows(self, rows: Span, sources: dict[int, Band], target: Band) -> None:
+        op, strides = self.layer.op, (*self.layer.op.attrs.get("strides", (1, 1)), 1)[:2]
+        residual = op.operand(3)
+        for number, (row, column, compute) in enumerate(self._start()):
+            part, y = rows, target
+            if row is not None and column is not None:
+                start = max(0, -(-(rows.first - row.first) // strides[0]))
+                part = Span(start, min(row.count, -(-(rows.end - row.first) // strides[0])) - start)
+                y = target.phase(row.first, strides[0], column.first, strides[1])
+            if part.count > 0:
+                self._phase(number, compute, part, sources[id(op.inputs[0])], y, None if residual is None else sources[id(residual)])
+
+    def _phase(self, number: int, compute: WindowCompute, rows: Span, x: Band, y: Band, residual: Band | None) -> None:
+        window: Window = compute.window
+        for channels in spans(window.oc, self.plan.channels or window.oc):
+            weights = self.loaded.get((number, channels.first))
+            if weights is None:
+                weights = self.loaded[number, channels.first] = compute.load_weights(channels)
+            piece = self.context.costs.accumulator_piece(window, rows.count, channels.count, self.layer.op.inputs[0].dtype)
+            compute.block(rows, weights, piece, x, y, residual)
+
+
+class _PoolKernel(_Kernel):
+    table: Tile | None = None
+    started = False
+
+    def rows(self, rows: Span, sources: dict[int, Band], target: Band) -> None:
+        if not self.started:
+            self.table, self.started = pool_table(self.context, self.layer), True
+        pool_rows(self.context, self.layer, rows, sources[id(self.layer.op.inputs[0])], target, self.table)
+
+
+class _ResizeKernel(_Kernel):
+    tables: tuple[Tile, Tile] | None = None
+
+    def rows(self, rows: Span, sources: dict[int, Band], target: Band) -> None:
+        if self.tables is None:
+            self.tables = resize_tables(self.context, self.layer)
+        resize_rows(self.context, self.layer, rows, sources[id(self.layer.op.inputs[0])], target, self.tables)
+
+
+class _ReductionKernel(_Kernel):
+    def rows(self, rows: Span, sources: dict[int, Band], target: Band) -> None:
+        x = self.layer.op.inputs[0]
+        shape = row_shape(x)
+        if shape is None:
+            raise ValueError(f"'{x.name}' has no rows")
+        reduce_rows(self.context, self.layer, shape.rows, shape.width, shape.channels, sources[id(x)], target)
+
+
+class _CopyKernel(_Kernel):
+    """reshape and relayout that keep the bytes, concat along channels."""
+
+    def rows(self, rows: Span, sources: dict[int, Band], target: Band) -> None:
+        channel = 0
+        for value in self.layer.op.inputs:
+            x, shape = sources[id(value)], row_shape(value)
+            if shape is None:
+                raise ValueError(f"'{value.name}' has no rows")
+            block = (rows, Span(0, shape.width), Span(0, shape.channels))
+            to = (rows, Span(0, shape.width), Span(channel, shape.channels))
+            fields: dict[str, Any] = {
+                "x_addr": x.at(rows.first), "out_addr": target.at(rows.first, 0, channel), "elem_bytes": shape.element,
+                "n0": shape.channels, "x_s0": shape.element, "out_s0": shape.element,
+                "n1": shape.width, "x_s1": x.pixel_bytes, "out_s1": target.pixel_bytes,
+                "n2": rows.count, "x_s2": x.row_bytes, "out_s2": target.row_bytes,
+            }  # fmt: skip
+            cycles = self.context.costs.vector(rows.count * shape.width * shape.channels, shape.element)
+            self.context.step("VEC", "VTR", fields, [x.region(*block)], [target.region(*to)], cycles)
+            channel += shape.channels
+
+
+class _ElementwiseKernel(_Kernel):
+    constants: dict[int, Tile] | None = None
+
+    def rows(self, rows: Span, sources: dict[int, Band], target: Band) -> None:
+        if self.constants is None:
+            constants = [v for v in self.layer.op.inputs if v.data is not None]
+            self.constants = {id(v): self.context.load_constant(v.data, "operand") for v in constants if v.data is not None}
+            if self.layer.op.name == "lut":
+                self.constants[id(self.layer.op)] = self.context.load_constant(self.layer.op.attrs["table"], "table")
+        elementwise_rows(self.context, self.layer, rows, sources, self.constants, target)
+
+
+def _kernel(context: Expansion, layer: Layer, plan: LayerPlan) -> _Kernel:
+    kinds: dict[str, type[_Kernel]] = {
+        "conv": _WindowKernel, "linear": _WindowKernel, "conv_transpose": _WindowKernel, "max_pool": _PoolKernel,
+        "avg_pool": _PoolKernel, "resize": _ResizeKernel, "reduce_sum": _ReductionKernel, "reduce_mean": _ReductionKernel,
+        "reduce_max": _ReductionKernel, "reduce_min": _ReductionKernel, "reshape": _CopyKernel, "relayout": _CopyKernel,
+        "concat": _CopyKernel,
+    }  # fmt: skip
+    return kinds.get(layer.op.name, _ElementwiseKernel)(context, layer, plan)

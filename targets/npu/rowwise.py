@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which layers run row by row between bands in SRAM, and what each result row reads: the input of group planning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gadl.compiler.ir.graph import Value
+from gadl.passes.plan.rows import RowFlow, RowLayer, RowMap
+
+from .expand.bands import RowShape, row_shape
+from .expand.resize import taps_of
+from .expand.transposed import transposed_rows
+from .layers import Layer, window_of
+
+_ELEMENTWISE = frozenset({"add", "sub", "mul", "min", "max", "lut", "requantize"})
+_REDUCTIONS = frozenset({"reduce_sum", "reduce_mean", "reduce_max", "reduce_min"})
+
+
+def row_reads(layer: Layer) -> list[tuple[Value, RowMap]] | None:
+    """The operands a layer reads by rows, or None when it does not run that way."""
+    op, y = layer.op, row_shape(layer.result)
+    if y is None:
+        return None
+    if op.name in _ELEMENTWISE:
+        return _elementwise(layer, y)
+    if op.name in _REDUCTIONS:
+        return _reduction(layer, y)
+    found = _one_to_one(layer, y)
+    shapes = [row_shape(v) for v, _ in found]
+    return found if found and all(s is not None and s.images == y.images for s in shapes) else None
+
+
+def _one_to_one(layer: Layer, y: RowShape) -> list[tuple[Value, RowMap]]:
+    """Layers that take image by image; nothing where the form is another."""
+    op = layer.op
+    match op.name:
+        case "conv" | "linear" | "max_pool" | "avg_pool":
+            return _window(layer, y)
+        case "conv_transpose":
+            return [(op.inputs[0], RowMap.of(*transposed_rows(layer)))]
+        case "resize":
+            table = taps_of(layer, 2)[:, :2].astype(int)
+            return [(op.inputs[0], RowMap.of(table.min(1), table.max(1) + 1))]
+        case "reshape" | "relayout":
+            return [(op.inputs[0], RowMap.same(y.rows))] if row_shape(op.inputs[0]) == y else []
+        case "concat":
+            return _concat(layer, y)
+        case _:
+            return []
+
+
+def _window(layer: Layer, y: RowShape) -> list[tuple[Value, RowMap]]:
+    window = window_of(layer.op)
+    reach = (window.kh - 1) * window.dilation_h + 1
+    found = [(layer.op.inputs[0], RowMap.window(y.rows, window.ih, window.stride_h, reach, window.pad_top))]
+    residual = layer.op.operand(3)
+    return found if residual is None else [*found, (residual, RowMap.same(y.rows))]
+
+
+def _reduction(layer: Layer, y: RowShape) -> list[tuple[Value, RowMap]] | None:
+    """Over all pixels of one image."""
+    x = layer.op.inputs[0]
+    shape, rank = row_shape(x), x.type.rank
+    axes = {a % rank for a in layer.op.attrs["axes"]}
+    if shape is None or shape.images != 1 or rank < 3 or axes != set(range(2, rank)) or (y.rows, y.width, y.channels) != (1, 1, shape.channels):
+        return None
+    return [(x, RowMap.whole(1, shape.rows))]
+
+
+def _concat(layer: Layer, y: RowShape) -> list[tuple[Value, RowMap]]:
+    """Along channels."""
+    axis, rank = layer.op.attrs["axis"] % layer.result.type.rank, layer.result.type.rank
+    if any(v.is_constant for v in layer.op.inputs) or axis != (1 if rank > 2 else rank - 1):
+        return []
+    shapes = [row_shape(v) for v in layer.op.inputs]
+    if any(s is None or (s.rows, s.width) != (y.rows, y.width) for s in shapes):
+        return []
+    return [(v, RowMap.same(y.rows)) for v in layer.op.inputs]
+
+
+def _elementwise(layer: Layer, y: RowShape) -> list[tuple[Value, RowMap]] | None:
+    """Operands of the result's own shape, or one number per channel, or one number."""
+    if y.images != 1:
+        return None
+    found: list[tuple[Value, RowMap]] = []
+    for value in layer.op.inputs:
+        shape = row_shape(value)
+        if value.is_constant:
+            if value.type.element_count not in (1, y.channels) or not _per_channel(value, layer.result):
+                return None
+            continue
+        if shape is None or shape.images != 1:
+            return None
+        if (shape.rows, shape.width, shape.channels) == (y.rows, y.width, y.channels) and value.shape == layer.result.shape:
+            found.append((value, RowMap.same(y.rows)))
+        elif (shape.rows, shape.width) == (1, 1) and shape.channels in (1, y.channels) and _per_channel(value, layer.result):
+            found.append((value, RowMap.whole(y.rows, 1)))
+        else:
+            return None
+    return found or None
+
+
+def _per_channel(value: Value, result: Value) -> bool:
+    """True when the value broadcasts along everything but the result's channel axis."""
+    axis = result.type.rank - 1 if result.type.rank <= 2 or row_channels_last(result) else 1
+    padded = (1,) * (result.type.rank - value.type.rank) + value.shape
+    return all(d == 1 for a, d in enumerate(padded) if a != axis)
+
+
+def row_channels_last(value: Value) -> bool:
+    """True when the logical last axis is the channel axis of the row view."""
+    shape = row_shape(value)
+    return shape is not None and value.type.rank == 3 and shape.images == 1 and shape.channels == value.shape[-1] != value.shape[1]
+
+
+def row_layers(layers: Sequence[Layer]) -> tuple[list[RowLayer], dict[int, int]] | None:
+    """The flow's view of a group, and the rows of every value; None when a layer does not run by rows."""
+    found: list[RowLayer] = []
+    heights: dict[int, int] = {}
+    for layer in layers:
+        reads = row_reads(layer)
+        if reads is None:
+            return None
+        found.append(RowLayer(id(layer.result), tuple((id(v), m) for v, m in reads)))
+        for value in (layer.result, *(v for v, _ in reads)):
+            shape = row_shape(value)
+            if shape is not None:
+                heights[id(value)] = shape.rows
+    return found, heights
+
+
+def ahead(value: int, layers: Sequence[Layer], stored: set[int]) -> int:
+    """Iterations' worth of slack of a value's band: who hands rows to another engine gets one, so that both run."""
+    inside = any(id(layer.result) == value for layer in layers)
+    if not inside or value in stored:
+        return 1
+    touching = [layer.op.name for layer in layers if id(layer.result) == value or any(id(v) == value for v in layer.op.inputs)]
+    return int(any(name not in ("conv", "linear", "conv_transpose") for name in touching))
+
+
+def band_bytes(layers: Sequence[Layer], flow: RowFlow, stored: set[int]) -> int:
+    """SRAM that the bands of a group take when all live at once."""
+    shapes = {id(v): row_shape(v) for layer in layers for v in (layer.result, *layer.op.inputs)}
+    total = 0
+    for value in flow.upto:
+        shape = shapes[value]
+        if shape is not None:
+            total += -(-flow.capacity(value, ahead(value, layers, stored)) * shape.row_bytes // 16) * 16
+    return total
+
+
+def weight_bytes(layer: Layer) -> int:
+    """SRAM that the constants of a layer take: weights, and nine bytes of parameters for each channel."""
+    total = 0 if layer.lut is None else 256
+    for value in layer.op.inputs:
+        if value.is_constant:
+            total += value.type.size_bytes
+    if layer.op.name in ("conv", "linear", "conv_transpose"):
+        total += 9 * (row_shape(layer.result) or RowShape(1, 1, 1, 0, 1)).channels
+    elif layer.op.name == "resize":
+        total += 8 * (layer.result.shape[2] + layer.result.shape[3])
+    elif layer.op.name == "lut":
+        total += 256 if layer.op.inputs[0].dtype.size_bytes == 1 else 1026
+    return total + 64
