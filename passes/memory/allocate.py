@@ -9,7 +9,6 @@ taken instead. Double and triple buffering follow from this without being asked 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from gadl.passes.plan.program import Buffer, Program
@@ -25,11 +24,14 @@ class Reuse(enum.Enum):
 
 
 class AllocationError(Exception):
-    """The buffers do not fit: the planner must choose smaller tiles. `needed` is in the memory's unit."""
+    """The buffers do not fit: the planner must choose smaller tiles.
 
-    def __init__(self, memory: str, needed: int, capacity: int) -> None:
+    `needed` is in the memory's unit, `op` what the step belongs to that first uses the buffer without a place.
+    """
+
+    def __init__(self, memory: str, needed: int, capacity: int, op: int = 0) -> None:
         super().__init__(f"{memory}: {needed} needed, {capacity} there")
-        self.memory, self.needed, self.capacity = memory, needed, capacity
+        self.memory, self.needed, self.capacity, self.op = memory, needed, capacity, op
 
 
 @dataclass(slots=True)
@@ -54,10 +56,10 @@ def allocate(program: Program, memory: str, capacity: int, reuse: Reuse = Reuse.
         first, last = spans[id(buffer)]
         place = _best_place(map_, buffer, first, reuse)
         if place is None:
-            raise AllocationError(memory, buffer.size, capacity)
+            raise AllocationError(memory, buffer.size, capacity, program.steps[first].op)
         buffer.address = place
         map_ = _occupy(map_, place, place + buffer.size, last)
-    return _peak(wanted, spans)
+    return peak_use(program, memory)
 
 
 def _best_place(map_: list[_Span], buffer: Buffer, now: int, reuse: Reuse) -> int | None:
@@ -97,14 +99,16 @@ def _occupy(map_: list[_Span], start: int, end: int, last: int) -> list[_Span]:
     return result
 
 
-def _peak(buffers: Iterable[Buffer], spans: dict[int, tuple[int, int]]) -> int:
-    """The largest sum of sizes of buffers alive at one step."""
+def peak_use(program: Program, memory: str) -> int:
+    """The largest sum of sizes of a memory's buffers alive at one step."""
+    spans = program.lifetimes()
     events: list[tuple[int, int]] = []
-    for buffer in buffers:
-        first, last = spans[id(buffer)]
-        events += [(first, buffer.size), (last + 1, -buffer.size)]
+    for buffer in program.buffers:
+        if buffer.memory == memory and id(buffer) in spans:
+            first, last = spans[id(buffer)]
+            events += [(first, buffer.size), (last + 1, -buffer.size)]
     peak = total = 0
-    for _, change in sorted(events, key=lambda e: (e[0], e[1])):
+    for _, change in sorted(events):
         total += change
         peak = max(peak, total)
     return peak

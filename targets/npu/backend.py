@@ -8,16 +8,19 @@ from typing import Any
 
 from gadl.compiler.diag import GadlError
 from gadl.compiler.ir.graph import Value
-from gadl.passes.memory.allocate import AllocationError, Reuse, allocate
+from gadl.passes.memory.allocate import AllocationError, Reuse, allocate, peak_use
+from gadl.passes.memory.place import place
 from gadl.passes.plan.plan import LayerPlan, Plan
+from gadl.passes.schedule.prefetch import move_loads, wanted_starts
 from gadl.passes.schedule.synchronize import find_waits
 from gadl.targets.base import DeviceProgram, Segment
 
+from .affinity import bank_use
 from .bounds import segment_bounds
 from .container import Binding, Container
 from .costs import Costs
 from .emit import emit
-from .expand.context import ACC, INPUTS, OUTPUTS, SCRATCH, SRAM, Expansion, Place
+from .expand.context import ACC, CONSTANTS, INPUTS, OUTPUTS, SCRATCH, SRAM, Expansion, Place
 from .expand.elementwise import ElementwiseExpansion
 from .expand.group import GroupExpansion
 from .expand.matmul import expand_matmul
@@ -25,12 +28,14 @@ from .expand.movement import expand_movement
 from .expand.pooling import expand_reduction
 from .expand.window import WindowExpansion
 from .isa import encode
-from .layers import Layer, layers_of, memory_strides
+from .layers import Layer, in_logical_order, layers_of, memory_strides
 from .machine import Machine
-from .planner import Planner
+from .planner import Planner, Refused
 
-#: Parts of SRAM that the planner may count on, tried in turn: tighter plans leave room for fragmentation.
-BUDGETS = (0.9, 0.7, 0.5, 0.3)
+#: Part of SRAM that the planner counts on; what is left holds what is loaded ahead, and the gaps between buffers.
+BUDGET = 0.9
+#: What remains of the budget when a layer by itself found no place, and how often planning is tried.
+TIGHTER, MOST_ATTEMPTS = 0.8, 12
 #: Alignment of tensors in DRAM.
 DRAM_ALIGNMENT = 64
 
@@ -42,22 +47,35 @@ class NpuBackend:
     machine: Machine
 
     def compile(self, segment: Segment, plan: Plan | None = None) -> DeviceProgram:
-        """Plan (unless a plan is given), expand and encode; `GADL-P001` when a layer does not fit at all."""
-        costs = Costs(self.machine)
-        layers = layers_of(segment)
-        problem: AllocationError | None = None
-        for part in BUDGETS:
-            chosen = plan or Planner(costs, int(self.machine.sram_bytes * part)).plan(layers)
+        """Plan (unless a plan is given), expand and encode; `GADL-P001` when a layer does not fit at all.
+
+        Where a group's buffers find no place, the segment is planned again without that group.
+        """
+        costs, layers = Costs(self.machine), layers_of(segment)
+        if plan is not None:
+            try:
+                return self._build(segment, layers, plan, costs)
+            except AllocationError as error:
+                raise self._too_large(segment, error) from error
+        returned = {id(v) for v in segment.outputs}
+        planner = Planner(costs, int(self.machine.sram_bytes * BUDGET))
+        refused: list[Refused] = []
+        for _ in range(MOST_ATTEMPTS):
+            chosen = planner.grouped(layers, returned, refused)
             try:
                 return self._build(segment, layers, chosen, costs)
             except AllocationError as error:
                 problem = error
-                if plan is not None:
-                    break
-        if problem is None:
-            raise ValueError("no budget was tried")
-        raise GadlError.of("GADL-P001", layer=segment.ops[0].result.name, memory=problem.memory, needed=problem.needed,
-                           capacity=problem.capacity)
+            if (group := _around(chosen, layers, problem.op))[2]:
+                refused.append(group)
+            else:
+                planner.budget = int(planner.budget * TIGHTER)
+        raise self._too_large(segment, problem)
+
+    @staticmethod
+    def _too_large(segment: Segment, problem: AllocationError) -> GadlError:
+        return GadlError.of("GADL-P001", layer=segment.ops[0].result.name, memory=problem.memory, needed=problem.needed,
+                            capacity=problem.capacity)
 
     def _build(self, segment: Segment, layers: list[Layer], plan: Plan, costs: Costs) -> DeviceProgram:
         queues = [f"LD{i}" for i in range(self.machine.load_queues)]
@@ -68,7 +86,10 @@ class NpuBackend:
         _expand(context, layers, plan, segment)
         program = context.program
         scratch = allocate(program, SCRATCH, 1 << 34, Reuse.LOWEST)
-        peak = allocate(program, SRAM, self.machine.sram_bytes)
+        wanted = wanted_starts(program, SRAM, CONSTANTS, [*queues, "ST"])
+        begun = place(program, SRAM, self.machine.sram_bytes, wanted, bank_use(program, self.machine))
+        move_loads(program, begun)
+        peak = peak_use(program, SRAM)
         allocate(program, ACC, self.machine.acc_bytes)
         waits = find_waits(program)
         code = encode(emit(program, waits))
@@ -152,7 +173,7 @@ def _view(context: Expansion, layer: Layer) -> None:
         return
     source = context.places[id(x)]
     if op.name == "reshape":
-        if source.strides == memory_strides(x) and _dense_reshape(x, layer.result):
+        if source.strides == memory_strides(x) and in_logical_order(x) and in_logical_order(layer.result):
             context.places[id(layer.result)] = Place(source.buffer, source.offset, memory_strides(layer.result))
         return
     if all(s == 1 for s in op.attrs["steps"]) and all(u.name in ("conv", "linear", "max_pool", "resize") for u in layer.result.users):
@@ -160,15 +181,15 @@ def _view(context: Expansion, layer: Layer) -> None:
         context.places[id(layer.result)] = Place(source.buffer, offset, source.strides)
 
 
-def _dense_reshape(x: Value, y: Value) -> bool:
-    """True when a reshape keeps the bytes: both sides lie in logical order."""
-
-    def plain(value: Value) -> bool:
-        order = value.layout.permutation(value.type.rank)
-        moved = [axis for axis in order if value.shape[axis] != 1]
-        return moved == sorted(moved)
-
-    return plain(x) and plain(y)
+def _around(plan: Plan, layers: list[Layer], op: int) -> Refused:
+    """The group that holds a layer: its layers `[first, end)` and its iterations."""
+    at = 0
+    for group in plan.groups:
+        end = at + len(group.layers)
+        if any(layer.index == op for layer in layers[at:end]):
+            return at, end, group.iterations
+        at = end
+    raise ValueError(f"the plan has no layer {op}")
 
 
 def _expand(context: Expansion, layers: list[Layer], plan: Plan, segment: Segment) -> None:

@@ -87,6 +87,17 @@ class Costs:
 
         return cycles
 
+    def operand_cycles(self, window: Window, rows: int, columns: int, channels: int, dtype: DType) -> float:
+        """Cycles in which one group of banks delivers what a product reads of its operand, per block of output channels once."""
+        machine = self.machine
+        reach = [min((n - 1) * s + (k - 1) * d + 1, extent) for n, s, k, d, extent in (
+            (rows, window.stride_h, window.kh, window.dilation_h, window.ih),
+            (columns, window.stride_w, window.kw, window.dilation_w, window.iw),
+        )]  # fmt: skip
+        passes = 1 if window.depthwise else -(-channels // machine.integer("mma.shape.1"))
+        size = reach[0] * reach[1] * (channels if window.depthwise else window.ic) * dtype.size_bytes * passes
+        return size / (machine["sram.banks"] * machine["sram.bank_bytes"] / machine["sram.groups"])
+
     def accumulator_piece(self, window: Window, rows: int, channels: int, dtype: DType) -> Piece:
         """The cheapest split of a tile over two accumulator buffers, so that draining overlaps the next product."""
         key = (window, rows, channels, dtype)
@@ -98,7 +109,8 @@ class Costs:
         cells = self.machine.acc_bytes // 2 // self.cell_bytes(dtype)
         tn = self.machine.integer("mma.shape.1")
         best: tuple[float, Piece] | None = None
-        for part in even_splits(channels, tn)[:12]:
+        widths = even_splits(channels, tn)
+        for part in dict.fromkeys((*widths[:12], *widths[-4:])):
             if part > cells:
                 continue
             pixels = cells // part
@@ -109,8 +121,9 @@ class Costs:
                 options = [(1, -(-window.ow // count))]
             for piece_rows, columns in options:
                 count = -(-rows // piece_rows) * -(-window.ow // columns) * -(-channels // part)
-                one = max(self.mma(window, piece_rows, columns, part, dtype), self.epi(piece_rows * columns * part))
-                total = count * one
+                read = self.operand_cycles(window, piece_rows, columns, part, dtype)
+                one = max(self.mma(window, piece_rows, columns, part, dtype), self.epi(piece_rows * columns * part), read)
+                total = count * (one + read / 8)
                 if best is None or total < best[0]:
                     best = (total, Piece(piece_rows, columns, part))
         if best is None:

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gadl.compiler.ir.graph import Op, Value
-from gadl.compiler.ir.types import Layout
 from gadl.targets.base import Segment
 
 
@@ -188,6 +187,7 @@ def flatten(result: Value, columns: Sequence[tuple[int, ...]]) -> Flat:
     return Flat(tuple(dims), tuple(tuple(k) for k in kept))
 
 
-def is_row_major_dense(value: Value) -> bool:
-    """True when memory order is logical order."""
-    return value.layout is Layout.ROW_MAJOR or value.type.rank < 3
+def in_logical_order(value: Value) -> bool:
+    """True when the elements lie in memory in the order of their logical indices."""
+    order = [axis for axis in value.layout.permutation(value.type.rank) if value.shape[axis] != 1]
+    return order == sorted(order)

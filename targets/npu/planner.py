@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from gadl.compiler.diag import GadlError
+from gadl.passes.plan.cuts import Interval, cheapest_cuts
 from gadl.passes.plan.plan import GroupPlan, LayerPlan, Plan
 from gadl.passes.plan.rows import RowFlow
 from gadl.passes.plan.tiling import Tile, enumerate_tiles, even_splits, search
@@ -13,19 +15,54 @@ from gadl.passes.plan.tiling import Tile, enumerate_tiles, even_splits, search
 from .costs import Costs, WindowTraffic
 from .expand.bands import row_shape
 from .expand.matmul import matmul_window
+from .grouping import GroupCosts, chunk_channels
 from .layers import Layer, Window, window_of
 from .rowwise import band_bytes, row_layers, weight_bytes
 
+#: Cycles that a layer outside any group counts: more than it may take, so that groups are preferred.
+ALONE_COST = 1e9
+
+
+#: A group of layers `[first, end)` and its number of iterations.
+Refused = tuple[int, int, int]
+
 
 class Planner:
-    """Plans layers within `budget` bytes of SRAM."""
+    """Plans the layers of a segment. `budget` is the SRAM in bytes that a layer by itself, or a group, may use."""
 
     def __init__(self, costs: Costs, budget: int) -> None:
         self.costs, self.budget = costs, budget
 
     def plan(self, layers: list[Layer]) -> Plan:
-        """One group per layer; `GADL-P001` when a layer's smallest tile does not fit."""
+        """Layer by layer; `GADL-P001` when a layer's smallest tile does not fit."""
         return Plan(tuple(self._alone(layer) for layer in layers))
+
+    def grouped(self, layers: list[Layer], returned: set[int], refused: Sequence[Refused] = ()) -> Plan:
+        """Groups of least estimated cost; layers that do not run by rows, or fit no group, stand alone.
+
+        `returned` are the values (by `id`) that somebody outside reads, `refused` the groups that found no place before.
+        """
+        costs = GroupCosts(self.costs, layers, returned, self.budget)
+
+        def options(first: int) -> Iterator[Interval[int]]:
+            yield from costs.options(first)
+            yield Interval(first, first + 1, ALONE_COST, 0)
+
+        cuts = cheapest_cuts(len(layers), options)
+        for group in refused:
+            costs.refuse(*group)
+        while True:
+            cuts = cheapest_cuts(len(layers), options)
+            large = [c for c in cuts if c.choice and costs.need(c.first, c.end, c.choice) > self.budget]
+            if not large:
+                return Plan(tuple(self._group(layers[c.first : c.end], c.choice) for c in cuts))
+            for cut in large:
+                costs.refuse(cut.first, cut.end, cut.choice)
+
+    def _group(self, members: list[Layer], iterations: int) -> GroupPlan:
+        if iterations == 0:
+            return self._alone(members[0])
+        return GroupPlan(tuple(LayerPlan(m.ops, channels=chunk_channels(m) if iterations == 1 else 0) for m in members), iterations)
 
     def _alone(self, layer: Layer) -> GroupPlan:
         if layer.op.name not in ("conv_transpose", "max_pool", "avg_pool", "resize"):

@@ -6,12 +6,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gadl.compiler.ir.graph import Value
+from gadl.compiler.ir.types import DType
 from gadl.passes.plan.rows import RowFlow, RowLayer, RowMap
 
 from .expand.bands import RowShape, row_shape
 from .expand.resize import taps_of
 from .expand.transposed import transposed_rows
-from .layers import Layer, window_of
+from .layers import Layer, in_logical_order, window_of
 
 _ELEMENTWISE = frozenset({"add", "sub", "mul", "min", "max", "lut", "requantize"})
 _REDUCTIONS = frozenset({"reduce_sum", "reduce_mean", "reduce_max", "reduce_min"})
@@ -43,7 +44,8 @@ def _one_to_one(layer: Layer, y: RowShape) -> list[tuple[Value, RowMap]]:
             table = taps_of(layer, 2)[:, :2].astype(int)
             return [(op.inputs[0], RowMap.of(table.min(1), table.max(1) + 1))]
         case "reshape" | "relayout":
-            return [(op.inputs[0], RowMap.same(y.rows))] if row_shape(op.inputs[0]) == y else []
+            same = row_shape(op.inputs[0]) == y and in_logical_order(op.inputs[0]) and in_logical_order(layer.result)
+            return [(op.inputs[0], RowMap.same(y.rows))] if same else []
         case "concat":
             return _concat(layer, y)
         case _:
@@ -114,19 +116,34 @@ def row_channels_last(value: Value) -> bool:
     return shape is not None and value.type.rank == 3 and shape.images == 1 and shape.channels == value.shape[-1] != value.shape[1]
 
 
+def is_reduction(layer: Layer) -> bool:
+    """Layers whose result needs all rows, and that take them in as they come."""
+    return layer.op.name in _REDUCTIONS
+
+
 def row_layers(layers: Sequence[Layer]) -> tuple[list[RowLayer], dict[int, int]] | None:
-    """The flow's view of a group, and the rows of every value; None when a layer does not run by rows."""
+    """The flow's view of a group, and the rows of every value; None when a layer does not run by rows.
+
+    Values are known by `id`; the partial results of a reduction by the `id` of its op.
+    """
     found: list[RowLayer] = []
     heights: dict[int, int] = {}
     for layer in layers:
         reads = row_reads(layer)
         if reads is None:
             return None
-        found.append(RowLayer(id(layer.result), tuple((id(v), m) for v, m in reads)))
         for value in (layer.result, *(v for v, _ in reads)):
             shape = row_shape(value)
             if shape is not None:
                 heights[id(value)] = shape.rows
+        operands = tuple((id(v), m) for v, m in reads)
+        if is_reduction(layer):
+            # Partial results of each iteration's rows, then one result of them.
+            rows = heights[id(layer.op.inputs[0])]
+            heights[id(layer.op)] = rows
+            found.append(RowLayer(id(layer.op), ((operands[0][0], RowMap.same(rows)),)))
+            operands = ((id(layer.op), RowMap.whole(1, rows)),)
+        found.append(RowLayer(id(layer.result), operands))
     return found, heights
 
 
@@ -142,12 +159,25 @@ def ahead(value: int, layers: Sequence[Layer], stored: set[int]) -> int:
 def band_bytes(layers: Sequence[Layer], flow: RowFlow, stored: set[int]) -> int:
     """SRAM that the bands of a group take when all live at once."""
     shapes = {id(v): row_shape(v) for layer in layers for v in (layer.result, *layer.op.inputs)}
-    total = 0
+    total = sum(partial_bytes(layer, flow.iterations) for layer in layers if is_reduction(layer))
     for value in flow.upto:
-        shape = shapes[value]
+        shape = shapes.get(value)
         if shape is not None:
             total += -(-flow.capacity(value, ahead(value, layers, stored)) * shape.row_bytes // 16) * 16
     return total
+
+
+def partial_bytes(layer: Layer, iterations: int) -> int:
+    """SRAM that the partial results of a reduction take."""
+    return iterations * partial_type(layer).size_bytes * layer.result.type.element_count
+
+
+def partial_type(layer: Layer) -> DType:
+    """The type of a reduction's partial results: wide enough for any sum."""
+    x = layer.op.inputs[0].dtype
+    if layer.op.name in ("reduce_max", "reduce_min"):
+        return x
+    return DType.I32 if x.size_bytes == 1 else DType.I64
 
 
 def weight_bytes(layer: Layer) -> int:

@@ -13,12 +13,12 @@ from gadl.passes.plan.program import Buffer
 from gadl.passes.plan.rows import RowFlow
 
 from ..layers import Layer, Window, window_of
-from ..rowwise import ahead, row_layers, row_reads
+from ..rowwise import ahead, is_reduction, partial_bytes, partial_type, row_layers, row_reads
 from .bands import Band, RowShape, Span, row_shape, row_strides, spans
 from .context import Expansion, Tile
 from .copying import CopyDim
 from .elementwise import elementwise_rows
-from .pooling import pool_rows, pool_table, reduce_rows
+from .pooling import pool_rows, pool_table, reduce_part, reduce_whole
 from .resize import resize_rows, resize_tables
 from .transposed import Phase, phase_weights, phase_windows
 from .weights import packed_weights
@@ -67,21 +67,32 @@ class GroupExpansion:
 
     def _advance(self, index: int, iteration: int, image: int) -> None:
         """The rows that one layer adds in one iteration."""
-        layer = self.layers[index]
+        layer, kernel = self.layers[index], self._kernels[index]
         self.context.op = layer.index
+        if isinstance(kernel, _ReductionKernel):
+            self._take_in(layer, kernel, iteration, image)
         first, end = self.flow.rows(id(layer.result), iteration)
         if end == first:
             return
         sources: dict[int, Band] = {}
-        for value, _ in row_reads(layer) or ():
+        for value, _ in [] if is_reduction(layer) else row_reads(layer) or ():
             if id(value) not in self.made_here:
                 self._fetch(value, iteration, image)
             sources[id(value)] = self.live[id(value)].band
         self._share(index)
         target = self._grow(layer.result, end, iteration)
-        self._kernels[index].rows(Span(first, end - first), sources, target.band)
+        kernel.rows(Span(first, end - first), sources, target.band)
         if id(layer.result) in self.stored:
             self._store(layer.result, Span(first, end - first), image)
+
+    def _take_in(self, layer: Layer, kernel: _ReductionKernel, iteration: int, image: int) -> None:
+        """The partial result of the rows that an iteration adds to a reduction."""
+        first, end = self.flow.rows(id(layer.op), iteration)
+        x = layer.op.inputs[0]
+        if end > first:
+            if id(x) not in self.made_here:
+                self._fetch(x, iteration, image)
+            kernel.take(Span(first, end - first), self.live[id(x)].band, self.flow.iterations)
 
     def _share(self, index: int) -> None:
         """Where everything happens in one iteration, a sum takes the place of an operand that nothing reads after it."""
@@ -230,12 +241,24 @@ class _ResizeKernel(_Kernel):
 
 
 class _ReductionKernel(_Kernel):
-    def rows(self, rows: Span, sources: dict[int, Band], target: Band) -> None:
-        x = self.layer.op.inputs[0]
-        shape = row_shape(x)
+    part: Tile | None = None
+    taken = 0
+
+    def take(self, rows: Span, x: Band, iterations: int) -> None:
+        """One more partial result."""
+        shape, kind = row_shape(self.layer.op.inputs[0]), partial_type(self.layer)
         if shape is None:
-            raise ValueError(f"'{x.name}' has no rows")
-        reduce_rows(self.context, self.layer, shape.rows, shape.width, shape.channels, sources[id(x)], target)
+            raise ValueError(f"'{self.layer.name}' has no rows")
+        if self.part is None:
+            self.part = self.context.tile(partial_bytes(self.layer, iterations), "partial")
+        reduce_part(self.context, self.layer, rows, shape, x, kind, self.part, self.taken)
+        self.taken += 1
+
+    def rows(self, rows: Span, sources: dict[int, Band], target: Band) -> None:
+        if self.part is None:
+            raise ValueError(f"'{self.layer.name}' took nothing in")
+        channels = self.layer.result.type.element_count
+        reduce_whole(self.context, self.layer, self.taken, channels, partial_type(self.layer), self.part, target)
 
 
 class _CopyKernel(_Kernel):

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from gadl.compiler.ir.types import Requant
+from gadl.compiler.ir.types import DType, Requant
 
 from ..isa import Pool, Reduce
 from ..layers import Layer, window_of
-from .bands import Band, Span, spans
+from .bands import Band, RowShape, Span, spans
 from .context import Expansion, Tile
 from .copying import CopyDim
 
@@ -74,13 +74,26 @@ def reduce_fields(layer: Layer) -> dict[str, Any]:
     return fields
 
 
-def reduce_rows(context: Expansion, layer: Layer, rows: int, width: int, channels: int, x: Band, y: Band) -> None:
-    """All pixels of `x` to one. `x` holds the whole image, dense."""
+def reduce_part(context: Expansion, layer: Layer, rows: Span, shape: RowShape, x: Band, kind: DType, part: Tile, number: int) -> None:
+    """Some rows to one row of partial results of type `kind`, number `number` in `part`. `x` is dense."""
+    size = shape.channels * kind.size_bytes
+    low, high = kind.range
     fields = reduce_fields(layer) | {
-        "x_addr": x.at(0), "n": rows * width, "n_stride": channels, "m": channels, "out_addr": y.at(0),
+        "x_addr": x.at(rows.first), "n": rows.count * shape.width, "n_stride": shape.channels, "m": shape.channels,
+        "out_addr": part.at(number * size), "out_type": kind, "out_zp": 0, "rescale": 0, "lo": max(low, -(2**31)), "hi": min(high, 2**31 - 1),
     }  # fmt: skip
-    reads = [x.region(Span(0, rows), Span(0, width), Span(0, channels))]
-    cycles = context.costs.vector(rows * width * channels, x.element)
+    reads = [x.region(rows, Span(0, shape.width), Span(0, shape.channels))]
+    cycles = context.costs.vector(rows.count * shape.width * shape.channels, x.element)
+    context.step("VEC", "VRED", fields, reads, [part.region(number * size, size)], cycles)
+
+
+def reduce_whole(context: Expansion, layer: Layer, parts: int, channels: int, kind: DType, part: Tile, y: Band) -> None:
+    """All partial results to the result."""
+    fields = reduce_fields(layer) | {
+        "x_addr": part.at(0), "type": kind, "n": parts, "n_stride": channels, "m": channels, "out_addr": y.at(0), "x_zp": 0,
+    }  # fmt: skip
+    cycles = context.costs.vector(parts * channels, kind.size_bytes)
+    reads = [part.region(0, parts * channels * kind.size_bytes)]
     context.step("VEC", "VRED", fields, reads, [y.region(Span(0, 1), Span(0, 1), Span(0, channels))], cycles)
 
 
