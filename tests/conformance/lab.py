@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pairs of a TOSA graph and ours, compared byte by byte after one run of the reference model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gadl.compiler.ir.graph import Value
+from gadl.compiler.ir.requant import make_requant
+from gadl.compiler.ir.types import Array, Requant, Rounding
+
+from .device import Quantised, run_both
+from .reference_model import ReferenceModel
+
+NHWC = (0, 2, 3, 1)
+NCHW = (0, 3, 1, 2)
+IDENTITY = Requant(np.array([1 << 30], np.int32), np.array([30], np.int8))
+
+
+class Lab:
+    """Collects the cases of one test; leaving it as a context compares them."""
+
+    def __init__(self, folder: Path, least: int = 4) -> None:
+        self.least = least
+        self.tosa = ReferenceModel(folder)
+        self.pairs: list[tuple[str, Array, Array]] = []
+
+    def expect(self, reference: Any, model: Quantised, result: Value, on_device: str = "", axes: tuple[int, ...] | None = None) -> None:
+        """Both of ours must equal `reference` (its axes reordered); `on_device` names an op that the device must run."""
+        interpreted, simulated, device = run_both(model, result)
+        assert not on_device or on_device in device, f"{on_device} ran on the host"
+        np.testing.assert_array_equal(simulated, interpreted, "simulator and interpreter differ")
+        self.tosa.read(reference)
+        self.pairs.append((reference.name, interpreted, np.asarray(axes if axes is not None else range(interpreted.ndim))))
+
+    def __enter__(self) -> Lab:
+        return self
+
+    def __exit__(self, kind: Any, *rest: object) -> None:
+        if kind is None:
+            self.check()
+
+    def check(self) -> None:
+        """Run the reference model and compare every element; results must vary (`least` different values over all cases)."""
+        found = self.tosa.run()
+        for name, ours, axes in self.pairs:
+            wanted = found[name].transpose(axes)
+            np.testing.assert_array_equal(ours.astype(np.int64), wanted.astype(np.int64), f"{name}: not the reference model's")
+        assert len(np.unique(np.concatenate([ours.reshape(-1) for _, ours, _ in self.pairs]))) >= self.least, "the cases say nothing"
+
+    def differences(self) -> tuple[int, int]:
+        """Instead of `check`, where the definitions differ: elements that are off, all by one, and elements in all."""
+        found = self.tosa.run()
+        gaps = [np.abs(ours.astype(np.int64) - found[name].transpose(axes)) for name, ours, axes in self.pairs]
+        assert max(int(gap.max()) for gap in gaps) <= 1
+        return sum(int(np.count_nonzero(gap)) for gap in gaps), sum(gap.size for gap in gaps)
+
+
+def ints(rng: np.random.Generator, *shape: int, dtype: Any = np.int8, low: int | None = None) -> Array:
+    """Random integers over the type's range; some cases get a share of extreme values."""
+    info = np.iinfo(dtype)
+    least = info.min if low is None else low
+    data = rng.integers(least, info.max, shape, endpoint=True).astype(dtype)
+    if rng.random() < 0.4:
+        extreme = np.where(rng.random(shape) < 0.5, least, info.max).astype(dtype)
+        data = np.where(rng.random(shape) < 0.7, extreme, data)
+    return data
+
+
+def zero_point(rng: np.random.Generator) -> int:
+    """Any zero point, the extreme ones often."""
+    return int(rng.choice([-128, -128, -1, 0, 0, 127, int(rng.integers(-128, 128))]))
+
+
+def ratios(rng: np.random.Generator, count: int, typical: float, rounding: Rounding = Rounding.UP, bits: int = 31) -> Requant:
+    """Requantisation around a ratio: powers of two (ties), a factor of 2^8 to both sides, 0 for some channels."""
+    spread = 2.0 ** rng.uniform(-8, 4, count) if rng.random() < 0.5 else rng.uniform(0.5, 2, count)
+    values = typical * spread
+    if rng.random() < 0.3:
+        values = 2.0 ** np.rint(np.log2(values))
+    values = np.minimum(values, 0.999) if rounding is Rounding.TFL2 else values
+    if count > 1 and rng.random() < 0.3:
+        values[0] = 0
+    made = make_requant(values, rounding, bits)
+    # TOSA's shifts start at 2.
+    assert (made.shift[made.multiplier > 0] >= 2).all()
+    return Requant(made.multiplier, np.where(made.multiplier == 0, 31, made.shift).astype(np.int8), rounding)
