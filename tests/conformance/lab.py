@@ -28,7 +28,9 @@ class Lab:
         self.tosa = ReferenceModel(folder)
         self.pairs: list[tuple[str, Array, Array]] = []
 
-    def expect(self, reference: Any, model: Quantised, result: Value, on_device: str = "", axes: tuple[int, ...] | None = None) -> None:
+    def expect(
+        self, reference: Any, model: Quantised, result: Value, on_device: str = "", axes: tuple[int, ...] | None = None
+    ) -> None:
         """Both of ours must equal `reference` (its axes reordered); `on_device` names an op that the device must run."""
         interpreted, simulated, device = run_both(model, result)
         assert not on_device or on_device in device, f"{on_device} ran on the host"
@@ -44,12 +46,13 @@ class Lab:
             self.check()
 
     def check(self) -> None:
-        """Run the reference model and compare every element; results must vary (`least` different values over all cases)."""
+        """Run the reference model and compare every element; results must vary."""
         found = self.tosa.run()
         for name, ours, axes in self.pairs:
             wanted = found[name].transpose(axes)
             np.testing.assert_array_equal(ours.astype(np.int64), wanted.astype(np.int64), f"{name}: not the reference model's")
-        assert len(np.unique(np.concatenate([ours.reshape(-1) for _, ours, _ in self.pairs]))) >= self.least, "the cases say nothing"
+        everything = np.concatenate([ours.reshape(-1) for _, ours, _ in self.pairs])
+        assert len(np.unique(everything)) >= self.least, "the cases say nothing"
 
     def differences(self) -> tuple[int, int]:
         """Instead of `check`, where the definitions differ: elements that are off, all by one, and elements in all."""
@@ -57,6 +60,11 @@ class Lab:
         gaps = [np.abs(ours.astype(np.int64) - found[name].transpose(axes)) for name, ours, axes in self.pairs]
         assert max(int(gap.max()) for gap in gaps) <= 1
         return sum(int(np.count_nonzero(gap)) for gap in gaps), sum(gap.size for gap in gaps)
+
+
+def pick(rng: np.random.Generator, low: int, high: int) -> int:
+    """An integer, both ends included."""
+    return int(rng.integers(low, high, endpoint=True))
 
 
 def ints(rng: np.random.Generator, *shape: int, dtype: Any = np.int8, low: int | None = None) -> Array:

@@ -30,11 +30,16 @@ F32 = np.float32
 
 @dataclass
 class Qdq:
-    """Builds one model. `activation`: np.int8 or np.uint8; `symmetric`: the zero point is the middle of the type."""
+    """Builds one model.
+
+    `activation`: np.int8 or np.uint8. `symmetric`: the zero point is the middle of the type. `powers`: scales are powers of
+    two, so that float arithmetic is exact and many results end in one half.
+    """
 
     rng: np.random.Generator
     activation: Any
     symmetric: bool
+    powers: bool = False
     nodes: list[Any] = field(default_factory=list)
     constants: list[Any] = field(default_factory=list)
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
@@ -54,6 +59,10 @@ class Qdq:
         parameters = self.const(scale), self.const(self.activation(zero))
         return self.node("DequantizeLinear", self.node("QuantizeLinear", source, *parameters), *parameters)
 
+    def scale(self, values: Any) -> Any:
+        """Scales as this model has them."""
+        return np.asarray(2.0 ** np.rint(np.log2(values)) if self.powers else values).astype(F32)[()]
+
     def zero(self) -> int:
         middle = 128 if self.activation is np.uint8 else 0
         return middle if self.symmetric else middle + int(self.rng.integers(-60, 60))
@@ -62,15 +71,16 @@ class Qdq:
         """An activation of the model with a scale that its noise overflows now and then."""
         name = f"x{len(self.shapes)}"
         self.shapes[name] = shape
-        self.scales.append(F32(self.rng.uniform(0.02, 0.05)))
+        self.scales.append(self.scale(self.rng.uniform(0.02, 0.05)))
         return self.pair(name, self.scales[-1], self.zero())
 
     def weights(self, *shape: int, axis: int = 0) -> str:
         """int8 with one scale per index of `axis`; seven bits, which every ONNX Runtime kernel adds without saturation."""
-        scales = self.rng.uniform(0.002, 0.02, shape[axis]).astype(F32)
+        scales = self.scale(self.rng.uniform(0.002, 0.02, shape[axis]))
         data = self.rng.integers(-64, 65, shape).astype(np.int8)
         self.weight_scales = scales
-        return self.node("DequantizeLinear", self.const(data), self.const(scales), self.const(np.zeros(shape[axis], np.int8)), axis=axis)
+        zeros = self.const(np.zeros(shape[axis], np.int8))
+        return self.node("DequantizeLinear", self.const(data), self.const(scales), zeros, axis=axis)
 
     def bias(self) -> str:
         """int32 with the scale of the sum."""
@@ -81,7 +91,8 @@ class Qdq:
 
     def model(self, last: str) -> Any:
         inputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in self.shapes.items()]
-        graph = helper.make_graph(self.nodes, "qdq", inputs, [helper.make_tensor_value_info(last, TensorProto.FLOAT, None)], self.constants)
+        outputs = [helper.make_tensor_value_info(last, TensorProto.FLOAT, None)]
+        graph = helper.make_graph(self.nodes, "qdq", inputs, outputs, self.constants)
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
 
 
@@ -105,32 +116,36 @@ def run_onnxruntime(model: Any, feeds: dict[str, Array], fused: bool) -> Array:
     options.graph_optimization_level = level.ORT_ENABLE_ALL if fused else level.ORT_DISABLE_ALL
     options.log_severity_level = 3
     options.intra_op_num_threads = 1
-    return np.asarray(ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"]).run(None, feeds)[0])
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return np.asarray(session.run(None, feeds)[0])
 
 
-def compare(build: Build, rng: np.random.Generator, activation: Any, symmetric: bool, rounding: Rounding, fused: bool, same_scale: bool) -> Comparison:
+def compare(made: Qdq, build: Build, rounding: Rounding, *, fused: bool = False, same_scale: bool = False) -> Comparison:
     """Build, run in both, subtract. `same_scale`: the result has the first operand's scale, as ops that move data want it."""
-    made = Qdq(rng, activation, symmetric)
-    last = build(made)
+    last, rng = build(made), made.rng
     feeds = {n: rng.normal(0, 1.5, s).astype(F32) for n, s in made.shapes.items()}
     if same_scale:
         first = next(n for n in made.nodes if n.op_type == "QuantizeLinear")
         held = {c.name: numpy_helper.to_array(c) for c in made.constants}
         scale, zero = held[first.input[1]][()], int(held[first.input[2]])
     else:
-        real = run_onnxruntime(made.model(last), feeds, False)
-        info = np.iinfo(activation)
-        low, high = min(0.0, float(real.min())), max(0.0, float(real.max()))
-        if symmetric:
-            low, high = -max(-low, high), max(-low, high)
-        # One result in a hundred or so is cut off.
-        scale = F32((high - low) / 255 * rng.uniform(0.8, 1.0))
-        zero = made.zero() if symmetric else int(np.clip(np.rint(info.min - low / scale), info.min, info.max))
+        scale, zero = result_scale(made, run_onnxruntime(made.model(last), feeds, False))
     model = made.model(made.pair(last, scale, zero))
     reference = run_onnxruntime(model, feeds, fused)
     ours, float_ops, device = run_ours(model, feeds, rounding)
     off = np.rint((ours - reference) / scale).astype(int)
     return Comparison(off, float_ops, len(np.unique(reference)), device)
+
+
+def result_scale(made: Qdq, real: Array) -> tuple[np.float32, int]:
+    """A scale and a zero point for these results, some of which are cut off."""
+    info = np.iinfo(made.activation)
+    low, high = min(0.0, float(real.min())), max(0.0, float(real.max()))
+    if made.symmetric:
+        low, high = -max(-low, high), max(-low, high)
+    scale = made.scale((high - low) / 255 * made.rng.uniform(0.8, 1.0))
+    zero = made.zero() if made.symmetric else int(np.clip(np.rint(info.min - low / scale), info.min, info.max))
+    return scale, zero
 
 
 def run_ours(model: Any, feeds: dict[str, Array], rounding: Rounding) -> tuple[Array, list[Any], set[str]]:

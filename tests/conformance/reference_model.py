@@ -60,9 +60,8 @@ class ReferenceModel:
         numbers = np.int32 if scale32 else np.int16
         source = {D.INT8: np.int8, D.INT16: np.int16, D.INT32: np.int32}
         zero_point = self.const(np.array([zero_in]), D.INT48) if x.dtype == D.INT48 else self.zero(zero_in, source[x.dtype])
-        operands = [
-            x, self.const(requant.multiplier.astype(numbers)), self.const(requant.shift), zero_point, self.zero(zero_out, source[dtype]),
-        ]  # fmt: skip
+        pairs = self.const(requant.multiplier.astype(numbers)), self.const(requant.shift)
+        operands = [x, *pairs, zero_point, self.zero(zero_out, source[dtype])]
         attrs = (scale32, ROUNDINGS[requant.rounding], requant.per_channel, False, False)
         return self("RESCALE", operands, x.shape, dtype, *attrs)
 

@@ -13,14 +13,10 @@ from gadl.compiler.ir.requant import make_requant
 from gadl.compiler.ir.types import Array, DType, Rounding
 
 from .device import Quantised
-from .lab import IDENTITY, NCHW, Lab, ints, ratios, zero_point
+from .lab import IDENTITY, NCHW, Lab, ints, pick, ratios, zero_point
 from .reference_model import D
 
 CASES = 16
-
-
-def pick(rng: np.random.Generator, low: int, high: int) -> int:
-    return int(rng.integers(low, high, endpoint=True))
 
 
 def bias_of(rng: np.random.Generator, channels: int, size: int) -> Array:
@@ -83,8 +79,8 @@ def test_conv2d_clamp_and_residual(rng: np.random.Generator, tmp_path: Path) -> 
             ours = Quantised()
             size = [(s + a + b - (k - 1) * d - 1) // t + 1 for s, k, t, d, a, b in (g.h, g.w)]
             r = ints(rng, 1, oc, *size)
-            y = ours("conv", ours.input(x, zx), ours.const(w), None, ours.input(r, zr), zero=zy, requant=requant, residual_requant=other,
-                     clamp=(low, high), **g.attrs)  # fmt: skip
+            fused = {"requant": requant, "residual_requant": other, "clamp": (low, high)}
+            y = ours("conv", ours.input(x, zx), ours.const(w), None, ours.input(r, zr), zero=zy, **fused, **g.attrs)
             t = lab.tosa
             bias = t.const(np.zeros(oc, np.int32))
             operands = [t.const(x.transpose(0, 2, 3, 1)), t.const(w.transpose(0, 2, 3, 1)), bias, t.zero(zx), t.zero(0)]
@@ -130,8 +126,8 @@ def test_depthwise_conv2d(rng: np.random.Generator, tmp_path: Path, wide: bool) 
             requant = ratios(rng, channels * several if case % 3 else 1, typical, bits=15 if wide else 31)
             ours = Quantised()
             held = ours.const(bias if wide else bias.astype(np.int32))
-            y = ours("conv", ours.input(x, zx), ours.const(w), held, dtype=DType.I16 if wide else DType.I8, zero=zy, groups=channels,
-                     requant=requant, **g.attrs)  # fmt: skip
+            attrs = {**g.attrs, "groups": channels, "requant": requant}
+            y = ours("conv", ours.input(x, zx), ours.const(w), held, dtype=DType.I16 if wide else DType.I8, zero=zy, **attrs)
             t = lab.tosa
             kernel = w.reshape(channels, several, *g.kernel).transpose(2, 3, 0, 1)
             sums_type = D.INT48 if wide else D.INT32
@@ -152,7 +148,7 @@ def test_transpose_conv2d(rng: np.random.Generator, tmp_path: Path, wide: bool) 
         for case in range(CASES):
             n, ic, oc = 1 + case % 2, pick(rng, 1, 12), pick(rng, 1, 20)
             size, kernel, strides = ((pick(rng, low, 5), pick(rng, low, 5)) for low in (1, 2, 1))
-            strides = tuple(min(s, k) for s, k in zip(strides, kernel))
+            strides = (min(strides[0], kernel[0]), min(strides[1], kernel[1]))
             pads = tuple(pick(rng, 0, k - 1) for k in (*kernel, *kernel))
             x = ints(rng, n, ic, *size, dtype=np.int16 if wide else np.int8)
             extents = [(s - 1) * t + k - a - b for s, t, k, a, b in zip(size, strides, kernel, pads, pads[2:])]
@@ -162,7 +158,9 @@ def test_transpose_conv2d(rng: np.random.Generator, tmp_path: Path, wide: bool) 
             zx, zy = (0, 0) if wide else (zero_point(rng), zero_point(rng))
             bias = bias_of(rng, oc, 5000)
             spread = np.sqrt(ic * np.prod(kernel))
-            requant = ratios(rng, oc if case % 3 else 1, 1 / (100 * spread) if wide else 40 / (5000 * spread), bits=15 if wide else 31)
+            requant = ratios(
+                rng, oc if case % 3 else 1, 1 / (100 * spread) if wide else 40 / (5000 * spread), bits=15 if wide else 31
+            )
             ours = Quantised()
             held = ours.const(bias if wide else bias.astype(np.int32))
             y = ours("conv_transpose", ours.input(x, zx), ours.const(w), held, dtype=DType.I16 if wide else DType.I8, zero=zy,
@@ -198,8 +196,8 @@ def test_fully_connected(rng: np.random.Generator, tmp_path: Path, wide: bool) -
             t = lab.tosa
             sums_type = D.INT48 if wide else D.INT32
             operands = [
-                t.const(x[:, None, None]), t.const(w[:, None, None]), t.const(bias, sums_type), t.zero(zx, np.int16 if wide else np.int8),
-                t.zero(0),
+                t.const(x[:, None, None]), t.const(w[:, None, None]), t.const(bias, sums_type),
+                t.zero(zx, np.int16 if wide else np.int8), t.zero(0),
             ]  # fmt: skip
             sums = t("CONV2D", operands, [n, 1, 1, m], sums_type, [0] * 4, [1, 1], [1, 1], False, sums_type)
             rescaled = t.rescale(sums, requant, 0, zy, D.INT16 if wide else D.INT8, scale32=not wide)
@@ -217,11 +215,15 @@ def test_matmul(rng: np.random.Generator, tmp_path: Path, wide: bool) -> None:
             za, zb, zy = (0, 0, 0) if wide else (zero_point(rng), zero_point(rng), zero_point(rng))
             requant = ratios(rng, 1, 1 / (16000 * np.sqrt(c)) if wide else 40 / (5000 * np.sqrt(c)), bits=15 if wide else 31)
             ours = Quantised()
-            y = ours("matmul", ours.input(a, za), ours.input(b, zb), dtype=DType.I16 if wide else DType.I8, zero=zy, requant=requant)
+            y = ours(
+                "matmul", ours.input(a, za), ours.input(b, zb), dtype=DType.I16 if wide else DType.I8, zero=zy, requant=requant
+            )
             t = lab.tosa
             operands = [t.const(a), t.const(b), t.zero(za, kind), t.zero(zb, kind)]
             sums = t("MATMUL", operands, [n, h, w], D.INT48 if wide else D.INT32)
-            lab.expect(t.rescale(sums, requant, 0, zy, D.INT16 if wide else D.INT8, scale32=not wide), ours, y, "" if wide else "matmul")
+            lab.expect(
+                t.rescale(sums, requant, 0, zy, D.INT16 if wide else D.INT8, scale32=not wide), ours, y, "" if wide else "matmul"
+            )
 
 
 def test_sums_of_extreme_operands(tmp_path: Path) -> None:
@@ -234,7 +236,16 @@ def test_sums_of_extreme_operands(tmp_path: Path) -> None:
             bias = np.array([2**30, -(2**30), 0, 7], np.int32)
             requant = make_requant(np.array([2.0**-25, 2.0**-24, 2.0**-17, 0.9 * 2.0**-18]))
             ours = Quantised()
-            y = ours("conv", ours.input(x, zx), ours.const(w), ours.const(bias), requant=requant, strides=(1, 1), pads=(1, 1, 1, 1), dilations=(1, 1))
+            y = ours(
+                "conv",
+                ours.input(x, zx),
+                ours.const(w),
+                ours.const(bias),
+                requant=requant,
+                strides=(1, 1),
+                pads=(1, 1, 1, 1),
+                dilations=(1, 1),
+            )
             t = lab.tosa
             operands = [t.const(x.transpose(0, 2, 3, 1)), t.const(w.transpose(0, 2, 3, 1)), t.const(bias), t.zero(zx), t.zero(0)]
             sums = t("CONV2D", operands, [1, 4, 4, 4], D.INT32, [1] * 4, [1, 1], [1, 1], False, D.INT32)
