@@ -198,8 +198,8 @@ def move(name: str, rng: np.random.Generator, lab: Lab, x: Array, zero: int) -> 
     if name == "reverse":
         axis = pick(rng, 0, 3)
         steps = tuple(-1 if i == axis else 1 for i in range(4))
-        starts = tuple(d - 1 if i == axis else 0 for i, d in enumerate(x.shape))
-        y = ours("slice", a, zero=zero, starts=starts, sizes=x.shape, steps=steps)
+        first = tuple(d - 1 if i == axis else 0 for i, d in enumerate(x.shape))
+        y = ours("slice", a, zero=zero, starts=first, sizes=x.shape, steps=steps)
         return t("REVERSE", [b], y.shape, D.INT8, axis), ours, y
     if name == "tile":
         repeats = tuple(pick(rng, 1, 3) for _ in range(4))

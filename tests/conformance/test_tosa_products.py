@@ -79,7 +79,7 @@ def test_conv2d_clamp_and_residual(rng: np.random.Generator, tmp_path: Path) -> 
             ours = Quantised()
             size = [(s + a + b - (k - 1) * d - 1) // t + 1 for s, k, t, d, a, b in (g.h, g.w)]
             r = ints(rng, 1, oc, *size)
-            fused = {"requant": requant, "residual_requant": other, "clamp": (low, high)}
+            fused: dict[str, Any] = {"requant": requant, "residual_requant": other, "clamp": (low, high)}
             y = ours("conv", ours.input(x, zx), ours.const(w), None, ours.input(r, zr), zero=zy, **fused, **g.attrs)
             t = lab.tosa
             bias = t.const(np.zeros(oc, np.int32))
