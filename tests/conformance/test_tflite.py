@@ -17,7 +17,7 @@ from gadl.compiler.ir.requant import make_requant, quantize_multiplier
 from gadl.compiler.ir.types import Array, DType, Requant, Rounding
 
 from .device import Quantised, run_both
-from .lab import ints
+from .samples import ints
 
 I32 = np.iinfo(np.int32)
 

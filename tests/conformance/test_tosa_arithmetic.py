@@ -13,8 +13,9 @@ from gadl.compiler.ir.requant import make_requant
 from gadl.compiler.ir.types import DType, Requant, Rounding
 
 from .device import Quantised
-from .lab import IDENTITY, Lab, ints, pick, ratios, zero_point
+from .lab import Lab
 from .reference_model import IGNORE, D
+from .samples import IDENTITY, ints, pick, ratios, zero_point
 
 CASES = 12
 KINDS: dict[str, tuple[Any, DType, Any]] = {

@@ -14,8 +14,9 @@ from gadl.compiler.ir.requant import apply_requant, make_requant
 from gadl.compiler.ir.types import Array, DType, Requant
 
 from .device import Quantised
-from .lab import NCHW, NHWC, Lab, ints, pick, zero_point
+from .lab import NCHW, NHWC, Lab
 from .reference_model import IGNORE, D, ts
+from .samples import ints, pick, zero_point
 
 CASES = 12
 KINDS: dict[str, tuple[Any, DType, Any]] = {"int8": (np.int8, DType.I8, D.INT8), "int16": (np.int16, DType.I16, D.INT16)}

@@ -13,8 +13,9 @@ from gadl.compiler.ir.requant import make_requant
 from gadl.compiler.ir.types import Array, DType, Rounding
 
 from .device import Quantised
-from .lab import IDENTITY, NCHW, Lab, ints, pick, ratios, zero_point
+from .lab import NCHW, Lab
 from .reference_model import D
+from .samples import IDENTITY, ints, pick, ratios, zero_point
 
 CASES = 16
 
