@@ -114,7 +114,7 @@ Prepared lut(const Call& call) {
       std::memcpy(&value, in[0] + 2 * i, 2);
       const int32_t index = value + 32768;
       std::memcpy(pair, entries.data() + (index >> 7) * 2, 4);
-      const auto result = static_cast<int16_t>((pair[0] * 128 + (pair[1] - pair[0]) * (index & 127)) >> 7);
+      const auto result = static_cast<int16_t>((pair[0] * 128 + (pair[1] - pair[0]) * (index & 127) + 64) >> 7);
       std::memcpy(out[0] + 2 * i, &result, 2);
     }
   }};

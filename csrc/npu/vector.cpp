@@ -147,7 +147,7 @@ void table(Core& core, const Instr& instr) {
   for (int64_t i = 0; i < n; ++i) {
     const int64_t index = load_integer(core.sram(f(F::a_addr) + 2 * i), at) + 32768, fraction = index & 127;
     const int64_t base = load_integer(entries + (index >> 7) * oe, ot), next = load_integer(entries + ((index >> 7) + 1) * oe, ot);
-    store_integer(out + i * oe, ot, (base * 128 + (next - base) * fraction) >> 7);
+    store_integer(out + i * oe, ot, (base * 128 + (next - base) * fraction + 64) >> 7);
   }
 }
 

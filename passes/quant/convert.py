@@ -233,10 +233,11 @@ class Conversion:
             case "avg_pool":
                 attrs["requant"] = self._by_count(op, scales[0] / out)
             case "resize":
-                quant = self._params(op.result)
-                operands = [self._with_params(op.inputs[0], quant)]
                 if attrs["mode"] == "linear":
-                    attrs["requant"] = self._requant(1 / (1 << 2 * RESIZE_BITS))
+                    # One rounding: to bring the operand to the result's scale first would round and cut twice.
+                    attrs["requant"] = self._requant(scales[0] / (out * (1 << 2 * RESIZE_BITS)))
+                else:
+                    operands = [self._with_params(op.inputs[0], self._params(op.result))]
             case _:
                 raise ValueError(f"'{op.name}' has no integer form")
         attrs["clamp"] = self._clamp(op)

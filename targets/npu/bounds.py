@@ -6,8 +6,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 import gadl.targets.npu._sim as _sim
-from gadl.compiler.ir.types import DType
+from gadl.compiler.ir.graph import Op, Value
+from gadl.compiler.ir.ops.shape import Resize, linear_taps, nearest_index
+from gadl.compiler.ir.types import Array, DType
 from gadl.targets.base import Segment
 
 from .costs import TYPES, Costs
@@ -47,6 +51,42 @@ def vector_operations(layer: Layer) -> int:
     return y.type.size_bytes
 
 
+def read_bytes(value: Value, segment: Segment) -> int:
+    """Bytes of a segment's input that its ops need: slices, strides beyond the kernel and shrinking leave elements out."""
+    members = {id(op) for op in segment.ops}
+    touched = np.zeros(value.shape, np.bool_)
+    for op in (user for user in value.users if id(user) in members):
+        indices = _read_indices(op, value)
+        if indices is None:
+            return value.type.size_bytes
+        touched[np.ix_(*indices)] = True
+    return int(np.count_nonzero(touched)) * value.dtype.size_bytes
+
+
+def _read_indices(op: Op, value: Value) -> list[Array] | None:
+    """The indices along each axis of `value` that `op` reads; None for all."""
+    indices = [np.arange(extent) for extent in value.shape]
+    if sum(operand is value for operand in op.inputs) != 1 or op.inputs[0] is not value:
+        return None
+    if op.name == "slice":
+        return [a + s * np.arange(n) for a, n, s in zip(op.attrs["starts"], op.attrs["sizes"], op.attrs["steps"])]
+    if op.name in ("conv", *_VECTOR_TAPS):
+        kernel = op.attrs["kernel"] if "kernel" in op.attrs else op.inputs[1].shape[2:]
+        for axis, (taps, stride, pad, out) in enumerate(zip(kernel, op.attrs["strides"], op.attrs["pads"], op.result.shape[2:]), 2):
+            dilation = op.attrs.get("dilations", (1,) * len(kernel))[axis - 2]
+            found = np.unique(np.arange(out)[:, None] * stride - pad + np.arange(taps) * dilation)
+            indices[axis] = found[(found >= 0) & (found < value.shape[axis])]
+        return indices
+    if op.name == "resize":
+        for axis, position in Resize.axes(op):
+            if op.attrs["mode"] == "nearest":
+                indices[axis] = np.unique(nearest_index(position, value.shape[axis], op.attrs["nearest"]))
+            else:
+                indices[axis] = np.unique(np.concatenate(linear_taps(position, value.shape[axis])[:2]))
+        return indices
+    return None
+
+
 def segment_bounds(machine: Machine, layers: list[Layer], segment: Segment) -> dict[str, Any]:
     """LB0, LBgeo, their terms in cycles, MACs and the least DRAM traffic in bytes."""
     costs = Costs(machine)
@@ -65,7 +105,7 @@ def segment_bounds(machine: Machine, layers: list[Layer], segment: Segment) -> d
             geometric += times * window.batch * costs.mma(window, window.oh, window.ow, window.oc, dtype) / machine.integer("machine.cores")
         vector += vector_operations(layer)
         weights += sum(v.type.size_bytes for v in layer.op.inputs if v.is_constant)
-    tensors = sum(v.type.size_bytes for v in (*segment.inputs, *segment.outputs))
+    tensors = sum(read_bytes(v, segment) for v in segment.inputs) + sum(v.type.size_bytes for v in segment.outputs)
     traffic = weights + tensors
     dram = traffic / (machine["dram.bytes_per_cycle"] * machine["dram.eff"])
     vector_cycles = vector / (machine["vec.lanes"] * machine.integer("machine.cores"))

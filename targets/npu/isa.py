@@ -292,7 +292,7 @@ SPECS: tuple[Spec, ...] = (
     Spec(
         "VLUT", 18, (Queue.VEC,),
         (*_sram("a_addr"), *_sram("table_addr"), *_sram("out_addr"), _type("a_type"), _type("out_type"), Field("count", 26)),
-        "Table look-up: i8 -> i8 or i16 with 256 entries; i16 -> i16 with 513 entries and linear interpolation.",
+        "Table look-up: i8 -> i8 or i16 with 256 entries; i16 -> i16 with 513 entries and linear interpolation, rounded half up.",
     ),
     Spec(
         "VRED", 19, (Queue.VEC,),

@@ -107,7 +107,7 @@ class Lut(OpDef):
     """Any function of one integer, as a table.
 
     i8: 256 entries, `table[x + 128]`, i8 or i16. i16: 513 entries of i16, linear interpolation between entries 128 apart
-    (TOSA 1.0 TABLE), result i16 of `(base * 128 + (next - base) * fraction) >> 7`, rounded towards minus infinity.
+    (TOSA 1.0 TABLE), result i16 of `(base * 128 + (next - base) * fraction + 64) >> 7`, rounded half up.
     """
 
     name = "lut"
@@ -130,4 +130,4 @@ class Lut(OpDef):
         index = x + 32768
         base, fraction = table[index >> 7].astype(np.int64), index & 127
         following = table[(index >> 7) + 1].astype(np.int64)
-        return [((base * 128 + (following - base) * fraction) >> 7).astype(table.dtype)]
+        return [((base * 128 + (following - base) * fraction + 64) >> 7).astype(table.dtype)]

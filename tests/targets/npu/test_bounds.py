@@ -5,10 +5,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
+from gadl.compiler.ir.graph import Graph, Stage
+from gadl.compiler.ir.opdef import Builder
+from gadl.compiler.ir.types import DType, TensorType
+from gadl.targets.base import Segment
 from gadl.targets.npu import _sim
+from gadl.targets.npu.bounds import read_bytes
 from gadl.targets.npu.isa import Type
 from gadl.targets.npu.machine import Machine, load_machine, parse_machine
 
@@ -147,3 +153,23 @@ def test_nvdla_table(row: tuple[int, int, int, float, float]) -> None:
     The gate asks for 15 %; the model is within 5 %.
     """
     assert nvdla_fps(*row[:4]) == pytest.approx(row[4], rel=0.06)
+
+
+@pytest.mark.parametrize(
+    ("ops", "share"),
+    [
+        ([("slice", {"starts": (0, 0, 0, 0), "sizes": (1, 3, 16, 16), "steps": (1, 1, 1, 1)})], 3 / 8),
+        ([("slice", {"starts": (0, c, 0, 0), "sizes": (1, 4, 16, 16), "steps": (1, 1, 1, 1)}) for c in (0, 2)], 6 / 8),
+        ([("max_pool", {"kernel": (1, 1), "strides": (4, 2), "pads": (0,) * 4, "dilations": (1, 1)})], 1 / 8),
+        ([("max_pool", {"kernel": (3, 3), "strides": (2, 2), "pads": (1,) * 4, "dilations": (1, 1)})], 1),
+        ([("resize", {"sizes": (1, 8, 4, 16), "scales": (1.0, 1.0, 0.25, 1.0)})], 1 / 4),
+        ([("transpose", {"perm": (0, 2, 3, 1)})], 1),
+    ],
+)
+def test_an_input_counts_as_far_as_it_is_needed(ops: list[tuple[str, dict[str, Any]]], share: float) -> None:
+    """The limit holds for any schedule, so what no op reads must not count."""
+    graph = Graph(stage=Stage.QUANTIZED)
+    x = graph.add_input("x", TensorType(DType.I8, (1, 8, 16, 16)))
+    results = [Builder(graph)(name, x, **attrs) for name, attrs in ops]
+    segment = Segment(0, tuple(graph.ops), (x,), tuple(results))
+    assert read_bytes(x, segment) == share * x.type.size_bytes

@@ -345,7 +345,7 @@ def test_table_of_words(rng: np.random.Generator) -> None:
     found = model.run("lut", [model.activation(x, 0)], 0, DType.I16, table=table)
     for value, got in zip(x.tolist(), found.tolist()):
         index, fraction = divmod(value + 32768, 128)
-        assert got == (int(table[index]) * 128 + (int(table[index + 1]) - int(table[index])) * fraction) // 128
+        assert got == (int(table[index]) * 128 + (int(table[index + 1]) - int(table[index])) * fraction + 64) // 128
 
 
 def test_quantize_and_dequantize() -> None:
