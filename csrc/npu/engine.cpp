@@ -46,6 +46,7 @@ Engine::Engine(const Setup& setup, const Options& options)
   if (options_.races)
     for (const uint64_t size : setup.program.region_sizes) dram_.emplace_back(static_cast<int64_t>(size));
   report_.busy.assign(states_.size() * kQueuesPerCore, 0.0);
+  report_.queue_bytes.assign(report_.busy.size(), 0);
   for (const bool store : {false, true})
     for (size_t n = 1; n < shares_[store].size(); ++n) shares_[store][n] = dma_share(machine_, static_cast<int>(n), store);
 }
@@ -270,15 +271,7 @@ void Engine::begin(size_t core, int queue, Slot& slot, const Item& item) {
   report_.macs += work.macs;
   mac_cycles_[core] += work.mac_cycles;
   vector_cycles_[core] += work.vector_cycles;
-  for (const Access& access : work.accesses) {
-    if (access.space == Access::Space::kDram) (access.write ? report_.dram_write_bytes : report_.dram_read_bytes) += static_cast<uint64_t>(access.bytes);
-    if (access.space == Access::Space::kSram && access.write) report_.sram_peak_bytes = std::max(report_.sram_peak_bytes, access.end);
-  }
-  if (work.dma) report_.dram_burst_bytes += static_cast<uint64_t>(work.work);
-  if (slot.code->op == Op::CALLC) {
-    report_.dram_read_bytes += static_cast<uint64_t>(slot.code->f[callc::bytes_in]);
-    report_.dram_write_bytes += static_cast<uint64_t>(slot.code->f[callc::bytes_out]);
-  }
+  count_traffic(core, slot);
   if (options_.functional) {
     const Instr instr = resolve(code(core), sequence_of(core), item);
     state.core->execute(instr, setup_.regions);

@@ -93,6 +93,7 @@ class Engine {
   void report_race(size_t core, const Slot& slot, const Access& access, const History::Live& other) const;
   [[noreturn]] void report_deadlock() const;
   bool finished() const;
+  void count_traffic(size_t core, const Slot& slot);
   void check_limits();
   static std::string describe(const Instr& instr);
 

@@ -38,8 +38,8 @@ void array_cost(const Instr& instr, const Machine& m, Work& work) {
   }
   if (!p.depthwise && is_shadowed(m)) {
     // The first fold's reload hides behind the instruction before, if its weights differ from that one's.
-    work.last_fold = shadowed_fold_cycles(p.pixels);
-    work.work += work.last_fold - shadowed_fold_reload_cycles(m, p.pixels);
+    work.last_fold = shadowed_fold_cycles(m, p.pixels, type);
+    work.work += work.last_fold - shadowed_fold_reload_cycles(m, p.pixels, type);
   }
   work.work = std::max(work.work, m[Parameter::mma_issue]);
   work.issue = m[Parameter::mma_issue];

@@ -31,6 +31,9 @@ py::dict to_dict(const Report& report) {
   out["bound_cycles"] = report.bound_cycles;
   out["sram_peak_bytes"] = report.sram_peak_bytes;
   out["busy"] = report.busy;
+  out["queue_bytes"] = report.queue_bytes;
+  out["region_read_bytes"] = report.region_read_bytes;
+  out["region_write_bytes"] = report.region_write_bytes;
   out["cycles_by_debug"] = report.cycles_by_debug;
   py::list trace;
   for (const TraceEvent& e : report.trace) {
@@ -40,7 +43,7 @@ py::dict to_dict(const Report& report) {
   return out;
 }
 
-py::dict simulate(const py::bytes& container, py::dict regions, bool functional, bool races, bool trace) {
+py::dict simulate(const py::bytes& container, py::dict regions, bool functional, bool races, bool trace, double least_cycles) {
   const std::string_view bytes = container;
   Simulator simulator(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size());
   for (auto item : regions) {
@@ -51,7 +54,7 @@ py::dict simulate(const py::bytes& container, py::dict regions, bool functional,
   Report report;
   {
     py::gil_scoped_release release;
-    report = simulator.run({functional, races, trace});
+    report = simulator.run({functional, races, trace, least_cycles});
   }
   return to_dict(report);
 }
@@ -78,5 +81,5 @@ PYBIND11_MODULE(_sim, m) {
         "Cycles of one transfer of aligned rows.");
   m.def("burst_bytes", py::vectorize([](const Machine* machine, int64_t rows, int64_t row_bytes) { return burst_bytes(*machine, rows, row_bytes, 0); }));
   m.def("simulate", &simulate, py::arg("container"), py::arg("regions"), py::arg("functional") = true, py::arg("races") = true,
-        py::arg("trace") = false, "Runs a program on the given memory (region number to array); raises SimError.");
+        py::arg("trace") = false, py::arg("least_cycles") = 0.0, "Runs a program on the given memory (region number to array); raises SimError.");
 }
