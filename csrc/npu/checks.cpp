@@ -90,27 +90,6 @@ void Engine::report_deadlock() const {
   throw SimError(text);
 }
 
-void Engine::count_traffic(size_t core, const Slot& slot) {
-  const Work& work = *slot.work;
-  uint64_t read = 0, written = 0;
-  for (const Access& access : work.accesses) {
-    const auto bytes = static_cast<uint64_t>(access.bytes);
-    if (access.space == Access::Space::kDram) {
-      (access.write ? written : read) += bytes;
-      (access.write ? report_.region_write_bytes : report_.region_read_bytes)[access.region] += bytes;
-    }
-    if (access.space == Access::Space::kSram && access.write) report_.sram_peak_bytes = std::max(report_.sram_peak_bytes, access.end);
-  }
-  if (slot.code->op == Op::CALLC) {
-    read += static_cast<uint64_t>(slot.code->f[callc::bytes_in]);
-    written += static_cast<uint64_t>(slot.code->f[callc::bytes_out]);
-  }
-  if (work.dma) report_.dram_burst_bytes += static_cast<uint64_t>(work.work);
-  report_.dram_read_bytes += read;
-  report_.dram_write_bytes += written;
-  report_.queue_bytes[global(core, static_cast<int>(slot.code->queue))] += read + written;
-}
-
 // Conservation of bytes, and no time below the limit (V5); either is a defect of the simulator.
 void Engine::check_limits() {
   const auto bytes = static_cast<double>(report_.dram_burst_bytes);

@@ -106,6 +106,21 @@ void transfer_cost(const Instr& instr, const Machine& m, Work& work) {
   }
 }
 
+void add_traffic(const Instr& instr, Work& work) {
+  for (const Access& access : work.accesses) {
+    const auto bytes = static_cast<uint64_t>(access.bytes);
+    if (access.space == Access::Space::kDram) {
+      (access.write ? work.dram_written : work.dram_read) += bytes;
+      work.region = access.region;
+    }
+    if (access.space == Access::Space::kSram && access.write) work.sram_end = std::max(work.sram_end, access.end);
+  }
+  if (instr.op == Op::CALLC) {
+    work.dram_read = static_cast<uint64_t>(instr.f[callc::bytes_in]);
+    work.dram_written = static_cast<uint64_t>(instr.f[callc::bytes_out]);
+  }
+}
+
 void add_demand(const Instr& instr, const Machine& m, Work& work) {
   const int64_t groups = m.integer(Parameter::sram_groups), size = std::max<int64_t>(1, m.sram_bytes() / groups);
   if (work.work <= 0) return;
@@ -141,6 +156,7 @@ void make_work(const Instr& instr, const Machine& machine, const Extents& extent
   work = Work{};
   demand.clear();
   work.demand = std::move(demand);
+  found.reserve(4);
   accesses(instr, extents, found);
   work.accesses = std::move(found);
   work.computed = true;
@@ -166,6 +182,7 @@ void make_work(const Instr& instr, const Machine& machine, const Extents& extent
       work.work = work.vector_cycles = vector_cost(instr, machine);
       break;
   }
+  add_traffic(instr, work);
   add_demand(instr, machine, work);
 }
 
