@@ -29,8 +29,8 @@ START = "POST@CTL post(4,1) post(5,1)\nPOST@CTL post(6,1) post(7,1)\n"
 SHORT = "VLUT@VEC a_addr=0 table_addr=1024 out_addr=2048 count=64\n"
 
 
-def measure(label: str, body: str, rounds: int, races: bool) -> None:
-    """Best of three runs; loading the program is part of it."""
+def rate(body: str, rounds: int, races: bool) -> tuple[float, float]:
+    """Instructions and cycles per second, best of three runs; loading the program is part of it."""
     text = f"{START}REP@CTL count={rounds}\n{body}ENDR@CTL\nEND@CTL"
     program = Container(load_machine("edge"), [encode(assemble(text))], b"", {1: 8192, 2: 4096}, [], []).to_bytes()
     best, report = float("inf"), {}
@@ -38,7 +38,13 @@ def measure(label: str, body: str, rounds: int, races: bool) -> None:
         start = time.process_time()
         report = _sim.simulate(program, {}, functional=False, races=races)
         best = min(best, time.process_time() - start)
-    print(f"{label:28} {report['instructions'] / best / 1e6:6.1f} M instructions/s  ({report['cycles'] / best / 1e6:.0f} M cycles/s)")
+    return report["instructions"] / best, report["cycles"] / best
+
+
+def measure(label: str, body: str, rounds: int, races: bool) -> None:
+    """Print one row."""
+    instructions, cycles = rate(body, rounds, races)
+    print(f"{label:28} {instructions / 1e6:6.1f} M instructions/s  ({cycles / 1e6:.0f} M cycles/s)")
 
 
 if __name__ == "__main__":

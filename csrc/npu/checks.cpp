@@ -96,7 +96,7 @@ void Engine::check_limits() {
   if (std::abs(moved_bytes_ - bytes) > 1e-6 * std::max(1.0, bytes)) {
     throw SimError("simulator defect: " + std::to_string(moved_bytes_) + " bytes moved, the instructions ask for " + std::to_string(bytes));
   }
-  double bound = bytes / (machine_[Parameter::dram_bytes_per_cycle] * machine_[Parameter::dram_eff]);
+  double bound = std::max(options_.least_cycles, bytes / (machine_[Parameter::dram_bytes_per_cycle] * machine_[Parameter::dram_eff]));
   for (size_t c = 0; c < states_.size(); ++c) bound = std::max({bound, mac_cycles_[c], vector_cycles_[c]});
   report_.bound_cycles = bound;
   if (report_.cycles < bound * (1 - 1e-9) - 1e-6) {

@@ -12,16 +12,9 @@ namespace {
 
 constexpr double kNever = std::numeric_limits<double>::infinity();
 constexpr double kEpsilon = 1e-7;
-constexpr int kMostGroups = 64;
 
 bool overlap(const Access& a, const Access& b) {
   return a.begin < b.end && b.begin < a.end && a.space == b.space && a.region == b.region && (a.write || b.write);
-}
-
-int lowest_bit(uint32_t bits) {
-  int at = 0;
-  while (!((bits >> at) & 1)) ++at;
-  return at;
 }
 
 }  // namespace
@@ -46,6 +39,7 @@ Engine::Engine(const Setup& setup, const Options& options)
   if (options_.races)
     for (const uint64_t size : setup.program.region_sizes) dram_.emplace_back(static_cast<int64_t>(size));
   report_.busy.assign(states_.size() * kQueuesPerCore, 0.0);
+  report_.queue_bytes.assign(report_.busy.size(), 0);
   for (const bool store : {false, true})
     for (size_t n = 1; n < shares_[store].size(); ++n) shares_[store][n] = dma_share(machine_, static_cast<int>(n), store);
 }
@@ -83,8 +77,9 @@ void Engine::issue_all() {
     any = false;
     for (size_t c = 0; c < states_.size(); ++c) {
       uint32_t& ready = states_[c].ready;
-      for (int q = 0; ready != 0; q = (q + 1) % kQueuesPerCore) {
-        if (!((ready >> q) & 1)) continue;
+      for (int q = 0; ready != 0; ++q) {
+        // The next queue in turn that is ready.
+        q = (ready >> q) != 0 ? q + lowest_bit(ready >> q) : lowest_bit(ready);
         ready &= ~(1u << q);
         while (try_issue(c, q)) {
           any = true;
@@ -263,6 +258,19 @@ double Engine::delay(State& state, const Slot& slot, const Item& item) {
   return fixed;
 }
 
+void Engine::count_traffic(size_t core, const Slot& slot) {
+  const Work& work = *slot.work;
+  report_.sram_peak_bytes = std::max(report_.sram_peak_bytes, work.sram_end);
+  if (!work.dma) return;
+  report_.dram_burst_bytes += static_cast<uint64_t>(work.work);
+  report_.dram_read_bytes += work.dram_read;
+  report_.dram_write_bytes += work.dram_written;
+  report_.queue_bytes[global(core, static_cast<int>(slot.code->queue))] += work.dram_read + work.dram_written;
+  if (slot.code->op == Op::CALLC) return;  // the host's memory
+  report_.region_read_bytes[work.region] += work.dram_read;
+  report_.region_write_bytes[work.region] += work.dram_written;
+}
+
 void Engine::begin(size_t core, int queue, Slot& slot, const Item& item) {
   State& state = states_[core];
   const Work& work = *slot.work;
@@ -270,15 +278,7 @@ void Engine::begin(size_t core, int queue, Slot& slot, const Item& item) {
   report_.macs += work.macs;
   mac_cycles_[core] += work.mac_cycles;
   vector_cycles_[core] += work.vector_cycles;
-  for (const Access& access : work.accesses) {
-    if (access.space == Access::Space::kDram) (access.write ? report_.dram_write_bytes : report_.dram_read_bytes) += static_cast<uint64_t>(access.bytes);
-    if (access.space == Access::Space::kSram && access.write) report_.sram_peak_bytes = std::max(report_.sram_peak_bytes, access.end);
-  }
-  if (work.dma) report_.dram_burst_bytes += static_cast<uint64_t>(work.work);
-  if (slot.code->op == Op::CALLC) {
-    report_.dram_read_bytes += static_cast<uint64_t>(slot.code->f[callc::bytes_in]);
-    report_.dram_write_bytes += static_cast<uint64_t>(slot.code->f[callc::bytes_out]);
-  }
+  count_traffic(core, slot);
   if (options_.functional) {
     const Instr instr = resolve(code(core), sequence_of(core), item);
     state.core->execute(instr, setup_.regions);
@@ -363,52 +363,6 @@ void Engine::post(size_t core, const Instr& instr, const Clock& clock) {
   };
   deliver(core);
   for_each_receiver(core, instr, deliver);
-}
-
-void Engine::update_rates() {
-  rates_changed_ = false;
-  size_t transfers = 0;
-  for (const State& state : states_)
-    for (uint32_t left = state.moving; left != 0; left &= left - 1) transfers += state.slots[lowest_bit(left)].work->dma;
-  for (State& state : states_) {
-    double rates[kUnits], heaviest = 0;
-    for (uint32_t left = state.moving; left != 0; left &= left - 1) {
-      const int u = lowest_bit(left);
-      const Work& work = *state.slots[u].work;
-      rates[u] = work.dma ? shares_[work.store][transfers] : 1.0;
-      if (work.multicast) rates[u] = std::min(rates[u], machine_[Parameter::noc_bytes_per_cycle]);
-      heaviest += work.heaviest * rates[u];
-    }
-    const bool contended = heaviest > group_bandwidth_;
-    double load[kMostGroups];
-    if (contended) {
-      std::fill(load, load + machine_.integer(Parameter::sram_groups), 0.0);
-      for (uint32_t left = state.moving; left != 0; left &= left - 1) {
-        const int u = lowest_bit(left);
-        for (const Demand& demand : state.slots[u].work->demand) load[demand.group] += demand.bytes * rates[u];
-      }
-    }
-    for (uint32_t left = state.moving; left != 0; left &= left - 1) {
-      const int u = lowest_bit(left);
-      Slot& slot = state.slots[u];
-      const double rate = contended ? rates[u] * slowdown(slot, load) : rates[u];
-      if (rate == slot.rate) continue;
-      const double done = slot.rate * (now_ - slot.since);
-      if (slot.work->dma) moved_bytes_ += done;
-      slot.left = std::max(0.0, slot.left - done);
-      slot.since = now_;
-      slot.rate = rate;
-      state.events[u] = now_ + slot.left / rate;
-    }
-  }
-}
-
-// All users of a bank group whose demand exceeds its bandwidth are slowed in proportion (6.2).
-double Engine::slowdown(const Slot& slot, const double* load) const {
-  double slow = 1.0;
-  for (const Demand& demand : slot.work->demand)
-    if (demand.bytes > 0 && load[demand.group] > group_bandwidth_) slow = std::min(slow, group_bandwidth_ / load[demand.group]);
-  return slow;
 }
 
 }  // namespace gadl::npu

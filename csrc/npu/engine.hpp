@@ -13,6 +13,8 @@
 
 namespace gadl::npu {
 
+inline int lowest_bit(uint32_t bits) { return __builtin_ctz(bits); }
+
 // What a run needs of the simulator that owns it.
 struct Setup {
   const Program& program;
@@ -86,6 +88,8 @@ class Engine {
   void finish(size_t core, Unit unit);
   void retire(size_t core, const Slot& slot, Unit unit);
   void post(size_t core, const Instr& instr, const Clock& clock);
+  void count_traffic(size_t core, const Slot& slot);
+  // rates.cpp
   void update_rates();
   double slowdown(const Slot& slot, const double* load) const;
   // checks.cpp

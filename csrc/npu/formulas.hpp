@@ -35,11 +35,11 @@ inline bool is_shadowed(const Machine& m) {
 }
 
 // Cycles of one fold of `pixels` rows with shadow loading: the array takes a new instruction at best every fourth cycle.
-inline double shadowed_fold_cycles(int64_t pixels) { return static_cast<double>(std::max<int64_t>(pixels, 4)); }
+inline double shadowed_fold_cycles(const Machine& m, int64_t pixels, Type type) { return std::max(static_cast<double>(pixels) / mma_rate(m, type), 4.0); }
 
 // The same where the next fold has other weights.
-inline double shadowed_fold_reload_cycles(const Machine& m, int64_t pixels) {
-  return std::max(shadowed_fold_cycles(pixels), m[Parameter::mma_shape_2]);
+inline double shadowed_fold_reload_cycles(const Machine& m, int64_t pixels, Type type) {
+  return std::max(shadowed_fold_cycles(m, pixels, type), m[Parameter::mma_shape_2]);
 }
 
 // Occupancy of the array by pixels x oc outputs, each a sum over kh x kw taps of ic channels (6.1).
@@ -48,12 +48,12 @@ inline double conv_cycles(const Machine& m, int64_t pixels, int64_t oc, int64_t 
   const auto flow = static_cast<Flow>(m.integer(Parameter::mma_flow));
   const int64_t depth = kh * kw * ic;
   if (flow == Flow::kOutputStationary) {
-    return static_cast<double>(ceil_div(pixels, tk) * ceil_div(oc, tn) * (tk + tn + depth - 2));
+    return static_cast<double>(ceil_div(pixels, tk) * ceil_div(oc, tn) * (tk + tn + depth - 2)) / mma_rate(m, type);
   }
   if (flow == Flow::kWeightStationary) {
     const int64_t folds = ceil_div(depth, tk) * ceil_div(oc, tn);
-    if (is_shadowed(m)) return static_cast<double>(folds) * shadowed_fold_reload_cycles(m, pixels);
-    return static_cast<double>(folds * (2 * tk + tn + pixels - 2));
+    if (is_shadowed(m)) return static_cast<double>(folds) * shadowed_fold_reload_cycles(m, pixels, type);
+    return static_cast<double>(folds * (2 * tk + tn + pixels - 2)) / mma_rate(m, type);
   }
   const int64_t steps = ic >= tk ? kh * kw * ceil_div(ic, tk) : kh * ceil_div(kw * ic, tk);
   return static_cast<double>(ceil_div(pixels, tm) * ceil_div(oc, tn) * steps) / mma_rate(m, type);

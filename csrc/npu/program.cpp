@@ -32,14 +32,14 @@ class Reader {
   uint64_t size_;
 };
 
+// `count` < 64 bits from `bit`, little endian, out of whole words.
 uint64_t bits_at(const uint8_t* words, int bit, int count) {
-  uint64_t value = 0;
-  for (int done = 0; done < count;) {
-    const int byte = (bit + done) / 8, shift = (bit + done) % 8, take = std::min(8 - shift, count - done);
-    value |= static_cast<uint64_t>((words[byte] >> shift) & ((1 << take) - 1)) << done;
-    done += take;
-  }
-  return value;
+  uint64_t low, high = 0;
+  const int shift = bit % 64;
+  std::memcpy(&low, words + bit / 64 * 8, 8);
+  if (shift + count > 64) std::memcpy(&high, words + bit / 64 * 8 + 8, 8);
+  const uint64_t value = (low >> shift) | (shift == 0 ? 0 : high << (64 - shift));
+  return value & ((uint64_t{1} << count) - 1);
 }
 
 Instr decode(const Reader& reader, uint64_t offset, uint64_t end) {
@@ -74,6 +74,8 @@ Instr decode(const Reader& reader, uint64_t offset, uint64_t end) {
 std::vector<Instr> decode_core(const Reader& reader, uint64_t offset, uint64_t size) {
   std::vector<Instr> code;
   const uint64_t end = offset + size;
+  constexpr uint64_t kUsualBytes = 64;
+  code.reserve(size / kUsualBytes + 1);
   while (offset < end) {
     code.push_back(decode(reader, offset, end));
     offset += code.back().bytes;
@@ -107,10 +109,12 @@ void check_machine(const Machine& m) {
 }  // namespace
 
 const OpInfo* find_op(Op op) {
-  for (const OpInfo& info : kOps) {
-    if (info.op == op) return &info;
-  }
-  return nullptr;
+  static const auto table = [] {
+    std::array<const OpInfo*, 256> found{};
+    for (const OpInfo& info : kOps) found[static_cast<uint8_t>(info.op)] = &info;
+    return found;
+  }();
+  return table[static_cast<uint8_t>(op)];
 }
 
 // Layout: targets/npu/container.py.

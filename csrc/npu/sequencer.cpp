@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "sequencer.hpp"
 
+#include <algorithm>
 #include <cstring>
 #include <string>
 
@@ -12,15 +13,27 @@ namespace {
 constexpr int kMostNesting = 3;
 constexpr int kRegisters = 32;
 
+// Which fields of each op name a register.
+struct RegisterFields {
+  std::array<std::vector<uint8_t>, 256> of;
+  RegisterFields() {
+    for (int op = 0; op < 256; ++op) {
+      const OpInfo* info = find_op(static_cast<Op>(op));
+      for (int i = 1; info != nullptr && i < info->field_count; ++i) {
+        const char* name = info->fields[i].name;
+        const size_t length = std::strlen(name);
+        if (length >= 4 && std::strcmp(name + length - 4, "_reg") == 0) of[op].push_back(static_cast<uint8_t>(i));
+      }
+    }
+  }
+};
+
 // Fields `x_reg` name a register (0: none) that is added to the field `x` before them. Calls `use(field, register)`.
 template <class Use>
 void for_each_register(const Instr& instr, Use&& use) {
-  const OpInfo* info = find_op(instr.op);
-  for (int i = 1; i < info->field_count; ++i) {
-    const char* name = info->fields[i].name;
-    const size_t length = std::strlen(name);
-    if (instr.f[i] != 0 && length >= 4 && std::strcmp(name + length - 4, "_reg") == 0) use(i - 1, static_cast<int>(instr.f[i] - 1));
-  }
+  static const RegisterFields fields;
+  for (const uint8_t i : fields.of[static_cast<uint8_t>(instr.op)])
+    if (instr.f[i] != 0) use(i - 1, static_cast<int>(instr.f[i] - 1));
 }
 
 struct Loop {
@@ -28,12 +41,33 @@ struct Loop {
   int64_t left;
 };
 
+// Makes room for the dynamic instructions, as far as counts can be believed.
+void reserve(const std::vector<Instr>& code, size_t limit, Sequence& out) {
+  std::vector<size_t> times{1};
+  std::array<size_t, 7> sizes{};
+  size_t total = 0;
+  for (const Instr& instr : code) {
+    if (instr.op == Op::REP) {
+      times.push_back(std::min(limit, times.back() * static_cast<size_t>(std::max<int64_t>(instr.f[rep::count], 1))));
+    } else if (instr.op == Op::ENDR) {
+      if (times.size() > 1) times.pop_back();
+    } else {
+      total += times.back();
+      sizes[static_cast<int>(instr.queue)] += times.back();
+    }
+  }
+  if (total > limit) return;
+  out.items.reserve(total);
+  for (size_t q = 0; q < sizes.size(); ++q) out.queues[q].reserve(sizes[q]);
+}
+
 }  // namespace
 
 Sequence sequence(const std::vector<Instr>& code, std::size_t limit) {
   std::vector<uint8_t> named(code.size());  // instructions that name registers
   for (size_t i = 0; i < code.size(); ++i) for_each_register(code[i], [&](int, int) { named[i] = 1; });
   Sequence out;
+  reserve(code, limit, out);
   std::vector<Loop> loops;
   std::array<int64_t, kRegisters> registers{};
   size_t steps = 0;

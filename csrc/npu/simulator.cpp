@@ -17,7 +17,8 @@ Simulator::Simulator(const uint8_t* container, uint64_t size) : program_(parse_p
   regions_[0] = {const_cast<uint8_t*>(program_.constants), program_.constants_size};
   extents_ = {program_.machine.sram_bytes(), program_.machine.acc_bytes(), program_.region_sizes};
   for (const auto& code : program_.cores)
-    for (const Instr& instr : code) debug_ids_.push_back(instr.debug);
+    for (const Instr& instr : code)
+      if (debug_ids_.empty() || debug_ids_.back() != instr.debug) debug_ids_.push_back(instr.debug);
   std::sort(debug_ids_.begin(), debug_ids_.end());
   debug_ids_.erase(std::unique(debug_ids_.begin(), debug_ids_.end()), debug_ids_.end());
   for (const auto& code : program_.cores) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The simulator: bit-exact function, event-driven timing, race and deadlock detection.
 #pragma once
+#include <array>
 #include <cstdint>
 #include <map>
 #include <string>
@@ -17,6 +18,7 @@ struct Options {
   bool functional = true;
   bool races = true;
   bool trace = false;
+  double least_cycles = 0;  // a limit that the caller knows; a faster run is a defect
 };
 
 struct TraceEvent {
@@ -34,7 +36,9 @@ struct Report {
   uint64_t dram_read_bytes = 0, dram_write_bytes = 0;  // as the instructions say
   uint64_t dram_burst_bytes = 0;                       // in whole bursts
   int64_t sram_peak_bytes = 0;
-  std::vector<double> busy;  // cycles per core and queue
+  std::vector<double> busy;             // cycles per core and queue
+  std::vector<uint64_t> queue_bytes;    // DRAM bytes per core and queue, as the instructions say
+  std::array<uint64_t, kRegions> region_read_bytes{}, region_write_bytes{};
   std::map<uint32_t, double> cycles_by_debug;
   std::vector<TraceEvent> trace;
 };

@@ -43,8 +43,8 @@ void array_cost(const Instr& instr, const Machine& m, Work& work) {
   }
   if (!p.depthwise && is_shadowed(m)) {
     // The first fold's reload hides behind the instruction before, if its weights differ from that one's.
-    work.last_fold = shadowed_fold_cycles(p.pixels);
-    work.work += work.last_fold - shadowed_fold_reload_cycles(m, p.pixels);
+    work.last_fold = shadowed_fold_cycles(m, p.pixels, type);
+    work.work += work.last_fold - shadowed_fold_reload_cycles(m, p.pixels, type);
   }
   work.work = std::max(work.work, m[Parameter::mma_issue]);
   work.issue = m[Parameter::mma_issue];
@@ -111,6 +111,21 @@ void transfer_cost(const Instr& instr, const Machine& m, Work& work) {
   }
 }
 
+void add_traffic(const Instr& instr, Work& work) {
+  for (const Access& access : work.accesses) {
+    const auto bytes = static_cast<uint64_t>(access.bytes);
+    if (access.space == Access::Space::kDram) {
+      (access.write ? work.dram_written : work.dram_read) += bytes;
+      work.region = access.region;
+    }
+    if (access.space == Access::Space::kSram && access.write) work.sram_end = std::max(work.sram_end, access.end);
+  }
+  if (instr.op == Op::CALLC) {
+    work.dram_read = static_cast<uint64_t>(instr.f[callc::bytes_in]);
+    work.dram_written = static_cast<uint64_t>(instr.f[callc::bytes_out]);
+  }
+}
+
 void add_demand(const Instr& instr, const Machine& m, Work& work) {
   const int64_t groups = m.integer(Parameter::sram_groups), size = std::max<int64_t>(1, m.sram_bytes() / groups);
   if (work.work <= 0) return;
@@ -146,6 +161,7 @@ void make_work(const Instr& instr, const Machine& machine, const Extents& extent
   work = Work{};
   demand.clear();
   work.demand = std::move(demand);
+  found.reserve(4);
   accesses(instr, extents, found);
   work.accesses = std::move(found);
   work.computed = true;
@@ -171,6 +187,7 @@ void make_work(const Instr& instr, const Machine& machine, const Extents& extent
       work.work = work.vector_cycles = vector_cost(instr, machine);
       break;
   }
+  add_traffic(instr, work);
   add_demand(instr, machine, work);
 }
 

@@ -28,6 +28,9 @@ struct Work {
   double last_fold = 0;      // systolic with shadow loading: cycles of the last fold
   double heaviest = 0;       // most bytes per unit of work on one bank group
   uint64_t macs = 0;
+  uint64_t dram_read = 0, dram_written = 0;  // bytes, of one region
+  uint8_t region = 0;
+  int64_t sram_end = 0;      // one past the last byte that it writes there
   double mac_cycles = 0;     // no machine of this shape is faster
   double vector_cycles = 0;
   std::vector<Demand> demand;

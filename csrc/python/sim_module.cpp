@@ -34,6 +34,9 @@ py::dict to_dict(const Report& report) {
   out["bound_cycles"] = report.bound_cycles;
   out["sram_peak_bytes"] = report.sram_peak_bytes;
   out["busy"] = report.busy;
+  out["queue_bytes"] = report.queue_bytes;
+  out["region_read_bytes"] = report.region_read_bytes;
+  out["region_write_bytes"] = report.region_write_bytes;
   out["cycles_by_debug"] = report.cycles_by_debug;
   py::list trace;
   for (const TraceEvent& e : report.trace) {
@@ -43,7 +46,7 @@ py::dict to_dict(const Report& report) {
   return out;
 }
 
-py::dict simulate(const py::bytes& container, py::dict regions, bool functional, bool races, bool trace) {
+py::dict simulate(const py::bytes& container, py::dict regions, bool functional, bool races, bool trace, double least_cycles) {
   const std::string_view bytes = container;
   Simulator simulator(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size());
   for (auto item : regions) {
@@ -54,7 +57,7 @@ py::dict simulate(const py::bytes& container, py::dict regions, bool functional,
   Report report;
   {
     py::gil_scoped_release release;
-    report = simulator.run({functional, races, trace});
+    report = simulator.run({functional, races, trace, least_cycles});
   }
   return to_dict(report);
 }
@@ -87,5 +90,5 @@ PYBIND11_MODULE(_sim, m) {
           return py::bytes(reinterpret_cast<const char*>(out.data()), out.size());
         }, py::arg("data"), "The zb1 stream of some bytes.");
   m.def("simulate", &simulate, py::arg("container"), py::arg("regions"), py::arg("functional") = true, py::arg("races") = true,
-        py::arg("trace") = false, "Runs a program on the given memory (region number to array); raises SimError.");
+        py::arg("trace") = false, py::arg("least_cycles") = 0.0, "Runs a program on the given memory (region number to array); raises SimError.");
 }

@@ -65,6 +65,7 @@ def allocate(program: Program, memory: str, capacity: int, reuse: Reuse = Reuse.
 def _best_place(map_: list[_Span], buffer: Buffer, now: int, reuse: Reuse) -> int | None:
     """The start of the free range that `reuse` prefers; lower addresses on a tie."""
     best: tuple[int, int] | None = None
+    bound, count = now, len(map_)
     for index, span in enumerate(map_):
         if span.last >= now:
             continue
@@ -72,12 +73,14 @@ def _best_place(map_: list[_Span], buffer: Buffer, now: int, reuse: Reuse) -> in
         if start >= span.end:
             continue
         end, latest, cursor = start + buffer.size, -1, index
-        while cursor < len(map_) and map_[cursor].start < end and map_[cursor].last < now:
-            latest = max(latest, map_[cursor].last)
+        while cursor < count and (here := map_[cursor]).start < end and here.last < now:
+            if here.last > latest:
+                latest = here.last
+                if latest >= bound:
+                    break
             cursor += 1
-        covered = map_[cursor - 1].end
-        if covered >= end and (best is None or latest < best[0]):
-            best = (latest, start)
+        if latest < bound and map_[cursor - 1].end >= end:
+            best, bound = (latest, start), latest
             if reuse is Reuse.LOWEST:
                 break
     return None if best is None else best[1]

@@ -17,17 +17,22 @@ from .tables import table_source
 
 #: A concat operand whose range is below this part of the result's keeps a scale of its own.
 LEAST_SHARED_PART = 0.5
+#: A range below this counts as constant zero. Its scale is arbitrary, but must leave a multiplier that has an encoding.
+LEAST_RANGE = 1e-9
 
 
 def params_of_range(found: Range, spec: QuantSpec) -> QuantParams:
     """Scale and zero point that represent a range."""
     low, high = spec.dtype.range
     if spec.symmetric:
-        reach = max(-found.low, found.high)
-        return QuantParams((float(np.float32(max(reach, 1e-12) / high)),), 0)
-    scale = float(np.float32(max(found.high - found.low, 1e-12) / (high - low)))
+        return QuantParams((float(np.float32(_extent(max(-found.low, found.high)) / high)),), 0)
+    scale = float(np.float32(_extent(found.high - found.low) / (high - low)))
     zero = int(np.clip(np.rint(low - found.low / scale), low, high))
     return QuantParams((scale,), zero)
+
+
+def _extent(size: float) -> float:
+    return size if size >= LEAST_RANGE else 1.0
 
 
 def params_of_weights(weights: Array, axis: int, bits_high: int, floor: Array | float = 0.0) -> QuantParams:

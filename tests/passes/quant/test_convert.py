@@ -313,6 +313,18 @@ def test_tiny_channel_keeps_its_bias() -> None:
     case.close("y", 1.5)
 
 
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("size", [0.0, 1e-30, 1e-12])
+def test_a_dead_layer_is_no_problem(size: float, precision: Precision) -> None:
+    """All results are as good as zero: any scale represents them, and the multiplier must still have an encoding."""
+    graph = Graph()
+    x = graph.add_input("x", TensorType(DType.F32, (1, 8)))
+    graph.set_outputs([Builder(graph)("linear", x, graph.constant(np.ones((4, 8), np.float32)), result="y")])
+    made = quantize_graph(graph, {"x": Range.of(-1, 1), "y": Range.of(0, size)}, rules_for(QUANT_RULES, precision))
+    got = interpret_values(made.graph, {"x": np.zeros((1, 8), np.float32)})
+    assert not got[made.graph.outputs[0].name].any()
+
+
 def test_overflowing_accumulator_is_refused() -> None:
     graph = Graph()
     x = graph.add_input("x", TensorType(DType.F32, (1, 70000)))

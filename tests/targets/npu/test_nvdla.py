@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Gate V3: the NVDLA primer's ResNet-50 table, compiled and simulated.
+
+What is compared: ResNet-50 v1 (3.86 G MACs) in int8 at batch 1, compiled layer by layer for the preset of each row, the
+program run on the event engine; frames per second at 1 GHz from its cycles. As in NVDLA, where a hardware layer holds a
+stripe of the image and streams all kernels past it, row stripes are the outer loop (`hardware_order`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from gadl.frontends.onnx import import_onnx
+from gadl.passes.plan.plan import GroupPlan, LayerPlan, LoopOrder, Plan
+from gadl.passes.plan.tiling import Candidates, enumerate_tiles, search
+from gadl.targets.base import Segment, segments_of
+from gadl.targets.npu import _sim
+from gadl.targets.npu.backend import NpuBackend
+from gadl.targets.npu.costs import Costs, WindowTraffic
+from gadl.targets.npu.layers import Layer, layers_of, window_of
+from gadl.targets.npu.machine import Machine, load_machine
+from gadl.targets.npu.planner import Planner
+
+from ...networks import resnet50
+from .programs import placed
+
+#: MACs per cycle and published frames per second.
+TABLE = [(2048, 269), (1024, 153), (512, 93), (256, 46), (128, 20), (64, 7.3), (32, 3.6)]
+
+
+@pytest.fixture(scope="module")
+def segment() -> Segment:
+    """ResNet-50, quantised and placed: one segment, all of it on the device."""
+    graph = import_onnx(resnet50(), {}, simplify=True, warn=lambda item: None)
+    image = np.random.default_rng(0).standard_normal((1, 3, 224, 224), np.float32)
+    made = placed(graph, [{"x": image}])
+    (found,) = segments_of(made.ops, made.outputs)
+    assert len(found.ops) == len([op for op in made.ops if op.name not in ("quantize", "dequantize", "relayout")])
+    return found
+
+
+def hardware_order(costs: Costs, budget: int, layer: Layer, plan: LayerPlan) -> LayerPlan:
+    """The best tile with row stripes outside."""
+    if plan.order is LoopOrder.ROWS:
+        return plan
+    window, residual = window_of(layer.op), layer.op.operand(3)
+    every = enumerate_tiles(window.oh, window.oc, costs.machine.integer("mma.shape.1"), True)
+    rows = every.channels_outside == 0
+    candidates = Candidates(every.rows[rows], every.channels[rows], every.channels_outside[rows], every.resident[rows])
+    traffic = WindowTraffic(1, 1, 1, 0 if residual is None else 1)
+    tile = search(candidates, lambda c: costs.window_tiles(window, traffic, layer.op.inputs[0].dtype, c), budget)
+    assert tile is not None
+    return replace(plan, rows=tile.rows, channels=tile.channels, order=tile.order, weights_resident=tile.resident)
+
+
+def layer_by_layer(machine: Machine, segment: Segment) -> Plan:
+    """Each layer from memory to memory, in NVDLA's loop order."""
+    costs, budget = Costs(machine), int(0.9 * machine.sram_bytes)
+    layers = layers_of(segment)
+    groups = Planner(costs, budget).plan(layers).groups
+    assert all(len(group.layers) == 1 for group in groups)
+    plans = [hardware_order(costs, budget, layer, group.layers[0]) for layer, group in zip(layers, groups, strict=True)]
+    return Plan(tuple(GroupPlan((plan,)) for plan in plans))
+
+
+@pytest.mark.parametrize(("macs", "published"), TABLE)
+def test_frames_per_second_of_the_primer(segment: Segment, macs: int, published: float) -> None:
+    machine = load_machine(f"nvdla-{macs}")
+    assert np.prod([machine.integer(f"mma.shape.{i}") for i in range(3)]) == macs
+    program = NpuBackend(machine).compile(segment, layer_by_layer(machine, segment))
+    report = _sim.simulate(program.code, {}, functional=False)
+    assert report["macs"] == program.report["macs"] == pytest.approx(3.86e9, rel=1e-3)
+    assert report["cycles"] >= program.report["lb0_cycles"]
+    assert machine.clock_hz / report["cycles"] == pytest.approx(published, rel=0.15)
