@@ -178,8 +178,11 @@ for _ in range(300):
     open(sys.argv[2], 'wb').write(with_checksums(data))
     try:
         s = gadl.load(sys.argv[2])
+    except GadlError:
+        continue
+    try:
         s.run({t.name: np.zeros(t.shape, t.numpy) for t in s.inputs})
-    except (GadlError, ValueError, MemoryError, UnicodeDecodeError):
+    except (GadlError, ValueError, MemoryError):
         pass
 print('survived')
 """
