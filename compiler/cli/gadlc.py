@@ -98,7 +98,8 @@ def summary(artifact: Artifact) -> Iterator[str]:
 
     yield line(("model", "模型"), f"{r['model']} → {r['target']} {r['machine']} ({r['status']})")
     place = r["placement"]
-    yield line(("placement", "放置"), f"{place[r['target']]} npu, {place['host']} host" if r["plan"] else f"{place['host']} host")
+    device = f"{place[r['target']]} {r['target']}, " if r["plan"] else ""
+    yield line(("placement", "放置"), f"{device}{place['host']} host")
     for reason in place["reasons"][:4]:
         yield line(("", ""), f"host: {reason['op']} '{reason['name']}': {reason['reason']}")
     if len(place["reasons"]) > 4:
@@ -107,17 +108,17 @@ def summary(artifact: Artifact) -> Iterator[str]:
     counts = f", {quant['integer_ops']} int / {len(quant['float_ops'])} float" if "integer_ops" in quant else ""
     yield line(("precision", "精度"), f"{quant['precision']}{counts}")
     plan = r["plan"]
-    if plan:
+    if plan.get("steps"):
         yield line(("plan", "计划"), f"SRAM peak {plan['sram_peak_bytes'] / 1024:.0f} KiB, {plan['steps']} steps")
     if plan.get("cycles"):
         share = 100 * plan["lbgeo_cycles"] / plan["cycles"]
         ratio = plan["dram_bytes"] / max(1, plan["dram_bound_bytes"])
         yield line(("DRAM", "DRAM"), f"{plan['dram_bytes'] / 1e6:.2f} MB / inference ({ratio:.2f} × least)")
         yield line(("cycles", "周期"), f"{plan['cycles']:,} ({share:.1f} % of the physical limit), MAC {100 * plan['mac_utilisation']:.1f} %")
-        yield line(("latency", "时延"), f"{r['latency_us'] / 1000:.3f} ms (simulated)")
+        yield line(("latency", "时延"), f"{r['latency_us'] / 1000:.3f} ms ({r['status']})")
     check = r.get("self_check")
     if check:
-        equal = "simulator = interpreter, 0 bits differ" if check["equal"] else f"max difference {check['max_relative_difference']:.1e}"
+        equal = "device = interpreter, 0 bits differ" if check["equal"] else f"max difference {check['max_relative_difference']:.1e}"
         yield line(("check", "自检"), equal)
     yield line(("time", "用时"), f"{r['compile_s']:.2f} s")
     yield line(("wrote", "写出"), f"{r['artifact']['path']} ({r['artifact']['bytes']:,} B)")
