@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -27,7 +29,7 @@ class CMakeBuild(build_ext):
         ninja = shutil.which("ninja")
         generator = ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"] if ninja else []
         configure = [cmake, "-S", str(ROOT), "-B", str(folder), *generator, "-DGADL_PYTHON=ON", f"-DPython_EXECUTABLE={sys.executable}"]
-        subprocess.check_call([*configure, *places])
+        subprocess.check_call([*configure, *places, *shlex.split(os.environ.get("CMAKE_ARGS", ""))])
         subprocess.check_call([cmake, "--build", str(folder), "--parallel", "2"])
 
 

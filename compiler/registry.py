@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Targets by name: found by walking `gadl.targets`, then the entry points `gadl.targets` of other packages."""
+"""Targets by name: the folders of `gadl.targets`, then the entry points `gadl.targets` of other packages."""
 
 from __future__ import annotations
 
@@ -12,24 +12,42 @@ import gadl.targets
 from gadl.compiler.diag import GadlError
 from gadl.targets.base import Target
 
+GROUP = "gadl.targets"
 
-@cache
+
 def targets() -> dict[str, Target]:
-    """Every target, by name."""
-    found: dict[str, Target] = {}
-    for module in pkgutil.iter_modules(gadl.targets.__path__):
-        if module.ispkg:
-            target = importlib.import_module(f"gadl.targets.{module.name}.target").TARGET
-            found[target.name] = target
-    for point in importlib.metadata.entry_points(group="gadl.targets"):
-        target = point.load()
-        found[target.name] = target
+    """Every target, by name; `GADL-T003` when a package brings one that cannot be used."""
+    found = dict(_own())
+    for point in importlib.metadata.entry_points(group=GROUP):
+        if point.name not in found:
+            found[point.name] = _load(point)
     return dict(sorted(found.items()))
 
 
 def target(name: str) -> Target:
-    """The target of that name; `GADL-T001` when there is none."""
+    """The target of that name; `GADL-T001` when there is none. Packages are loaded only when they are asked for."""
+    if name in _own():
+        return _own()[name]
+    points = importlib.metadata.entry_points(group=GROUP)
+    for point in points:
+        if point.name == name:
+            return _load(point)
+    raise GadlError.of("GADL-T001", name=name, known=sorted({*_own(), *points.names}))
+
+
+@cache
+def _own() -> dict[str, Target]:
+    modules = [m.name for m in pkgutil.iter_modules(gadl.targets.__path__) if m.ispkg]
+    found: list[Target] = [importlib.import_module(f"gadl.targets.{name}.target").TARGET for name in modules]
+    return {item.name: item for item in found}
+
+
+def _load(point: importlib.metadata.EntryPoint) -> Target:
     try:
-        return targets()[name]
-    except KeyError:
-        raise GadlError.of("GADL-T001", name=name, known=list(targets())) from None
+        found = point.load()
+    except Exception as error:
+        raise GadlError.of("GADL-T003", name=point.name, detail=f"{type(error).__name__}: {error}") from error
+    if not isinstance(found, Target) or found.name != point.name:
+        detail = f"'{point.value}' is not a Target of that name"
+        raise GadlError.of("GADL-T003", name=point.name, detail=detail)
+    return found

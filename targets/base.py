@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from gadl.compiler.artifact.format import Feature
 from gadl.compiler.diag.catalog import Text
 from gadl.compiler.ir.graph import Op, Value
 from gadl.passes.quant.specs import QuantRules
@@ -73,11 +74,16 @@ class Segment:
     outputs: tuple[Value, ...]
 
 
+#: What a program's report may hold: sums over all programs, but the largest `sram_peak_bytes`. `lb0_cycles` is a limit that no
+#: run can beat, `lbgeo_cycles` the least that this machine's geometry allows, `dram_bound_bytes` the least traffic.
+REPORTED = ("macs", "lb0_cycles", "lbgeo_cycles", "dram_bound_bytes", "steps", "sram_peak_bytes")
+
+
 @dataclass(frozen=True)
 class DeviceProgram:
     """A compiled segment: the driver's opaque bytes and what is known about it.
 
-    `plan` is the text form of the decisions; `cycles` the analytic prediction; `bounds` the physical limits in cycles;
+    `plan` is the text form of the decisions. `report`: numbers by name; those of `REPORTED` reach the compilation's report.
     `debug` maps debug ids to (op description, source).
     """
 
@@ -85,6 +91,22 @@ class DeviceProgram:
     plan: str
     report: Mapping[str, Any]
     debug: tuple[tuple[str, str], ...] = ()
+
+
+class Machine(Protocol):
+    """What the compiler reads of a machine description; everything else is the target's own."""
+
+    @property
+    def name(self) -> str:
+        """For people and reports."""
+
+    @property
+    def clock_mhz(self) -> float:
+        """Turns the driver's cycles into time."""
+
+    @property
+    def macs_per_cycle(self) -> float:
+        """Of all cores, in the fastest type; utilisation is measured against it."""
 
 
 class Backend(Protocol):
@@ -96,7 +118,10 @@ class Backend(Protocol):
 
 @dataclass(frozen=True)
 class Target:
-    """One target. `driver` is the runtime driver that its artefacts need; `status` an honest status word."""
+    """One target. `driver` is the runtime driver that its artefacts need; `status` an honest status word.
+
+    A target without `machines` gets None wherever a machine is handed over.
+    """
 
     name: str
     summary: Text
@@ -104,13 +129,20 @@ class Target:
     driver: str
     machines: tuple[str, ...] = ()
     default_machine: str = ""
-    load_machine: Callable[[str | Path], Any] = field(default=lambda name: None)
-    #: Ops that the device executes, by stage; empty for host-only targets.
+    load_machine: Callable[[str | Path], Machine | None] = field(default=lambda name: None)
+    #: Ops that the device executes; empty for host-only targets.
     device_ops: frozenset[str] = frozenset()
+    #: Device ops that read and write channels innermost; all others follow their neighbours, or are row-major.
+    channels_last: frozenset[str] = frozenset()
     constraints: ConstraintTable = field(default_factory=ConstraintTable)
     quant_rules: Callable[[Any], QuantRules] | None = None
     backend: Callable[[Any], Backend] | None = None
+    #: The first one is the default.
     precisions: tuple[str, ...] = ("float",)
+    #: What a runtime must have to run the artefacts.
+    features: Feature = Feature.NONE
+    #: A program as text, for `gadl inspect --asm`.
+    disassemble: Callable[[bytes], str] | None = None
 
     def refuse(self, op: Op, machine: Any) -> Text | None:
         """Why `op` stays on the host, or None when the device takes it."""

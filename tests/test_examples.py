@@ -21,10 +21,11 @@ def sh(*command: object, env: dict[str, str] | None = None) -> str:
 
 @pytest.fixture(scope="module")
 def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An installed runtime."""
+    """An installed runtime, with the example of a driver."""
     folder = tmp_path_factory.mktemp("native")
     generator = ["-G", "Ninja"] if shutil.which("ninja") else []
-    sh("cmake", "-S", ROOT, "-B", folder / "build", *generator, "-DCMAKE_BUILD_TYPE=Release", f"-DCMAKE_INSTALL_PREFIX={folder / 'prefix'}")
+    options = ("-DCMAKE_BUILD_TYPE=Release", f"-DCMAKE_INSTALL_PREFIX={folder / 'prefix'}", f"-DGADL_EXTRA_DRIVERS={ROOT / 'examples' / 'driver' / 'loop'}")
+    sh("cmake", "-S", ROOT, "-B", folder / "build", *generator, *options)
     sh("cmake", "--build", folder / "build", "--parallel", "2")
     sh("cmake", "--install", folder / "build")
     return folder / "prefix"
@@ -54,3 +55,11 @@ def test_the_cpp_example_builds_with_pkg_config_and_runs(prefix: Path, tmp_path:
     sh("g++", "-std=c++17", ROOT / "examples" / "cpp" / "run.cpp", "-o", tmp_path / "run", *flags)
     said = sh(tmp_path / "run", MODEL, env=env)
     assert "input x: 432 bytes" in said and "device cycles" in said
+
+
+def test_the_example_of_a_driver_conforms(prefix: Path, tmp_path: Path) -> None:
+    library = next(p.parent for p in prefix.rglob("libgadl.so"))
+    (tmp_path / "copy.loop").write_bytes(b"LOOP" + (256).to_bytes(4, "little"))
+    source = ROOT / "csrc" / "tests" / "conformance.cpp"
+    sh("g++", "-std=c++17", source, "-o", tmp_path / "conformance", f"-I{prefix / 'include'}", f"-L{library}", "-lgadl", f"-Wl,-rpath,{library}")
+    assert "0 failures" in sh(tmp_path / "conformance", "loop", tmp_path / "copy.loop", "host", ROOT / "tests" / "data" / "copy.gadl")

@@ -105,12 +105,14 @@ def inspect(artifact: Path, plan: bool, asm: bool) -> int:
             click.echo(file.section("plan", index).decode())
         return ExitCode.OK
     if asm:
-        from gadl.targets.npu.asm import disassemble
-        from gadl.targets.npu.container import core_code
-        from gadl.targets.npu.isa import decode
+        from gadl.compiler.registry import target
 
+        name = str(file.manifest.get("target", ""))
+        disassemble = target(name).disassemble if file.programs else None
+        if disassemble is None:
+            raise GadlError.of("GADL-U001", detail=f"--asm: target '{name}' has no assembler text for {artifact}")
         for code in file.programs:
-            click.echo(disassemble(decode(core_code(code))), nl=False)
+            click.echo(disassemble(code), nl=False)
         return ExitCode.OK
     click.echo(json.dumps(file.manifest, ensure_ascii=False, indent=1))
     for (name, index), (at, size) in file.sections.items():

@@ -16,6 +16,7 @@ from gadl.compiler.diag.files import write_atomically
 from gadl.compiler.driver import Artifact, CompileOptions, compile, import_model
 from gadl.compiler.ir.passes import StopAfter
 from gadl.compiler.ir.printer import print_graph
+from gadl.compiler.registry import target
 
 from .common import command, console, parse_shapes, show
 
@@ -92,35 +93,52 @@ def summary(artifact: Artifact) -> Iterator[str]:
     """About a dozen lines for people, in their language."""
     r, zh = artifact.report, current_language() is Language.ZH
 
-    def line(label: tuple[str, str], text: str) -> str:
-        name = label[1] if zh else label[0]
-        return f"{name:<10} {text}"
+    def say(en: str, chinese: str) -> str:
+        return chinese if zh else en
 
-    yield line(("model", "模型"), f"{r['model']} → {r['target']} {r['machine']} ({r['status']})")
-    place = r["placement"]
-    yield line(("placement", "放置"), f"{place[r['target']]} npu, {place['host']} host" if r["plan"] else f"{place['host']} host")
+    def line(label: str, text: str) -> str:
+        wide = sum(ord(c) > 0xFF for c in label)
+        return f"{label:<{10 - wide}} {text}"
+
+    known = target(r["target"])
+    status = say(known.status.en, known.status.zh)
+    yield line(say("model", "模型"), f"{r['model']} → {' '.join(filter(None, (r['target'], r['machine'])))} ({status})")
+    place, host = r["placement"], say("host", "主机")
+    device = f"{r['target']} {place[r['target']]}" if zh else f"{place[r['target']]} {r['target']}"
+    shares = [device] if r["plan"] else []
+    shares.append(f"{host} {place['host']}" if zh else f"{place['host']} {host}")
+    yield line(say("placement", "放置"), say(", ", "，").join(shares))
     for reason in place["reasons"][:4]:
-        yield line(("", ""), f"host: {reason['op']} '{reason['name']}': {reason['reason']}")
+        yield line("", f"{host}: {reason['op']} '{reason['name']}': {reason['reason']}")
     if len(place["reasons"]) > 4:
-        yield line(("", ""), f"… {len(place['reasons']) - 4} more (--json)")
+        more = len(place["reasons"]) - 4
+        yield line("", say(f"… {more} more (--json)", f"…… 另有 {more} 个（--json）"))
     quant = r["quant"]
-    counts = f", {quant['integer_ops']} int / {len(quant['float_ops'])} float" if "integer_ops" in quant else ""
-    yield line(("precision", "精度"), f"{quant['precision']}{counts}")
+    counts = ""
+    if "integer_ops" in quant:
+        whole, real = quant["integer_ops"], len(quant["float_ops"])
+        counts = say(f", {whole} int / {real} float", f"，{whole} 个整数算子 / {real} 个浮点算子")
+    yield line(say("precision", "精度"), f"{quant['precision']}{counts}")
     plan = r["plan"]
-    if plan:
-        yield line(("plan", "计划"), f"SRAM peak {plan['sram_peak_bytes'] / 1024:.0f} KiB, {plan['steps']} steps")
+    if plan.get("steps"):
+        peak = f"{plan['sram_peak_bytes'] / 1024:.0f} KiB"
+        yield line(say("plan", "计划"), say(f"SRAM peak {peak}, {plan['steps']} steps", f"SRAM 峰值 {peak}，{plan['steps']} 步"))
     if plan.get("cycles"):
-        share = 100 * plan["lbgeo_cycles"] / plan["cycles"]
-        ratio = plan["dram_bytes"] / max(1, plan["dram_bound_bytes"])
-        yield line(("DRAM", "DRAM"), f"{plan['dram_bytes'] / 1e6:.2f} MB / inference ({ratio:.2f} × least)")
-        yield line(("cycles", "周期"), f"{plan['cycles']:,} ({share:.1f} % of the physical limit), MAC {100 * plan['mac_utilisation']:.1f} %")
-        yield line(("latency", "时延"), f"{r['latency_us'] / 1000:.3f} ms (simulated)")
+        share = f"{100 * plan['lbgeo_cycles'] / plan['cycles']:.1f} %"
+        ratio = f"{plan['dram_bytes'] / max(1, plan['dram_bound_bytes']):.2f}"
+        used = f"{100 * plan['mac_utilisation']:.1f} %"
+        moved = f"{plan['dram_bytes'] / 1e6:.2f} MB"
+        yield line("DRAM", say(f"{moved} / inference ({ratio} × least)", f"每次推理 {moved}（下限的 {ratio} 倍）"))
+        limit = say(f"({share} of the physical limit), MAC {used}", f"（达到物理极限的 {share}），MAC 利用率 {used}")
+        yield line(say("cycles", "周期"), f"{plan['cycles']:,} {limit}")
+        yield line(say("latency", "时延"), f"{r['latency_us'] / 1000:.3f} ms ({status})")
     check = r.get("self_check")
     if check:
-        equal = "simulator = interpreter, 0 bits differ" if check["equal"] else f"max difference {check['max_relative_difference']:.1e}"
-        yield line(("check", "自检"), equal)
-    yield line(("time", "用时"), f"{r['compile_s']:.2f} s")
-    yield line(("wrote", "写出"), f"{r['artifact']['path']} ({r['artifact']['bytes']:,} B)")
+        worst = f"{check['max_relative_difference']:.1e}"
+        equal = say("device = interpreter, 0 bits differ", "设备与解释器逐位一致")
+        yield line(say("check", "自检"), equal if check["equal"] else say(f"max difference {worst}", f"最大相对误差 {worst}"))
+    yield line(say("time", "用时"), f"{r['compile_s']:.2f} s")
+    yield line(say("wrote", "写出"), f"{r['artifact']['path']} ({r['artifact']['bytes']:,} B)")
 
 
 if __name__ == "__main__":

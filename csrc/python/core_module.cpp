@@ -82,7 +82,9 @@ void register_failure(py::module_& m) {
     try {
       if (thrown) std::rethrow_exception(thrown);
     } catch (const gadl::Error& e) {
-      py::object value = failure(e.what());
+      // A text may be cut off inside a character.
+      const auto text = py::reinterpret_steal<py::object>(PyUnicode_DecodeUTF8(e.what(), static_cast<py::ssize_t>(std::strlen(e.what())), "replace"));
+      py::object value = failure(text);
       value.attr("status") = static_cast<int>(e.status());
       PyErr_SetObject(failure.ptr(), value.ptr());
     }

@@ -14,6 +14,24 @@ namespace {
 constexpr uint32_t kMostItems = 1u << 20;
 constexpr uint64_t kMostBytes = uint64_t{1} << 34;
 
+// Well formed as strict readers take it: no overlong forms, no surrogates.
+bool is_utf8(const uint8_t* p, std::size_t size) {
+  for (const uint8_t* end = p + size; p != end;) {
+    const uint8_t lead = *p++;
+    if (lead < 0x80) continue;
+    const int more = lead >= 0xF0 ? 3 : lead >= 0xE0 ? 2 : 1;
+    if (lead < 0xC2 || lead > 0xF4 || end - p < more) return false;
+    uint32_t code = lead & (0x3Fu >> more);
+    for (int i = 0; i < more; ++i, ++p) {
+      if ((*p & 0xC0) != 0x80) return false;
+      code = code << 6 | (*p & 0x3Fu);
+    }
+    const uint32_t least = more == 3 ? 0x10000 : more == 2 ? 0x800 : 0x80;
+    if (code < least || code > 0x10FFFF || code >> 11 == 0xD800 >> 11) return false;
+  }
+  return true;
+}
+
 // A stream over one section.
 class Stream {
  public:
@@ -32,7 +50,9 @@ class Stream {
   }
   std::string text() {
     const auto size = get<uint16_t>();
-    return {reinterpret_cast<const char*>(take(size)), size};
+    const uint8_t* found = take(size);
+    if (!is_utf8(found, size)) throw ModelError("a text in the schedule is not UTF-8");
+    return {reinterpret_cast<const char*>(found), size};
   }
   uint32_t count(uint64_t least_bytes_each) {
     const auto n = get<uint32_t>();

@@ -8,6 +8,7 @@ import math
 import numpy as np
 
 from gadl.compiler.ir.graph import Value
+from gadl.compiler.ir.opdef import REQUIRED, Trait, all_ops
 from gadl.compiler.ir.types import DType
 
 from .node import Node, Unsupported, importer, ir_dtype
@@ -17,11 +18,13 @@ _BINARY = {
     "LessOrEqual": "less_equal", "Greater": "greater", "GreaterOrEqual": "greater_equal", "And": "logical_and",
     "Or": "logical_or", "Xor": "not_equal",
 }  # fmt: skip
+#: Functions of one tensor that are called the same on both sides, attributes included.
 _UNARY = {
-    "Relu": "relu", "Sigmoid": "sigmoid", "Tanh": "tanh", "HardSwish": "hard_swish", "Mish": "mish", "Softplus": "softplus",
-    "Exp": "exp", "Log": "log", "Sqrt": "sqrt", "Reciprocal": "reciprocal", "Neg": "neg", "Abs": "abs", "Erf": "erf",
-    "Sin": "sin", "Cos": "cos", "Floor": "floor", "Ceil": "ceil", "Round": "round", "Sign": "sign", "Not": "logical_not",
-}  # fmt: skip
+    op_type: definition
+    for definition in all_ops()
+    if Trait.UNARY in definition.traits and all(a.default is not REQUIRED for a in definition.attrs)
+    for op_type in definition.onnx
+}
 
 
 @importer(*_BINARY)
@@ -41,8 +44,10 @@ def power(node: Node) -> Value:
 
 @importer(*_UNARY)
 def unary(node: Node) -> Value:
-    """One operand, no attributes."""
-    return node.emit(_UNARY[node.op_type], node.operand(0))
+    """One operand; absent attributes have their declared defaults, which are ONNX's."""
+    definition = _UNARY[node.op_type]
+    given = {a.name: node.attr(a.name) for a in definition.attrs}
+    return node.emit(definition.name, node.operand(0), **{name: value for name, value in given.items() if value is not None})
 
 
 @importer("Min", "Max", "Sum")
@@ -70,30 +75,6 @@ def mod(node: Node) -> Value:
     if node.attr("fmod", 0):
         raise Unsupported("fmod=1")
     return node.emit("mod", node.operand(0), node.operand(1))
-
-
-@importer("LeakyRelu")
-def leaky_relu(node: Node) -> Value:
-    """LeakyRelu 1 to 16."""
-    return node.emit("leaky_relu", node.operand(0), alpha=float(node.attr("alpha", 0.01)))
-
-
-@importer("Elu")
-def elu(node: Node) -> Value:
-    """Elu 1 to 22."""
-    return node.emit("elu", node.operand(0), alpha=float(node.attr("alpha", 1.0)))
-
-
-@importer("HardSigmoid")
-def hard_sigmoid(node: Node) -> Value:
-    """HardSigmoid 1 to 22."""
-    return node.emit("hard_sigmoid", node.operand(0), alpha=float(node.attr("alpha", 0.2)), beta=float(node.attr("beta", 0.5)))
-
-
-@importer("Gelu")
-def gelu(node: Node) -> Value:
-    """Gelu 20."""
-    return node.emit("gelu", node.operand(0), approximate=node.attr("approximate", "none"))
 
 
 @importer("Swish")

@@ -11,19 +11,17 @@ from gadl.compiler.ir.graph import Graph, Op, Placement, Value
 from gadl.compiler.ir.opdef import Builder
 from gadl.compiler.ir.types import Layout
 
-#: Device ops that read and write channels innermost.
-_CHANNELS_LAST = frozenset({"conv", "conv_transpose", "max_pool", "avg_pool", "resize"})
 #: Device ops whose meaning follows the logical order of elements.
 _ROW_MAJOR = frozenset({"reshape", "linear", "matmul"})
 
 
-def choose_layouts(graph: Graph) -> bool:
+def choose_layouts(graph: Graph, channels_last: frozenset[str]) -> bool:
     """Set `layout` on every value and insert `relayout` where producer and consumer differ.
 
-    Host kernels work on row-major tensors. On the device, convolution-like ops want channels last, products and
-    reshapes row major, and all other ops take the layout that most of their neighbours have.
+    Host kernels work on row-major tensors. On the device, the ops named in `channels_last` want channels innermost, products
+    and reshapes row major, and all other ops take the layout that most of their neighbours have.
     """
-    wanted = _device_layouts(graph)
+    wanted = _device_layouts(graph, channels_last)
     changed = False
     for op in graph.ops:
         for value in op.results:
@@ -35,7 +33,7 @@ def choose_layouts(graph: Graph) -> bool:
         for index, operand in enumerate(op.operands):
             if operand is None or operand.is_constant or operand.type.rank < 3:
                 continue
-            need = _operand_layout(op, operand, wanted)
+            need = _operand_layout(op, operand, wanted, channels_last)
             if need is not operand.layout and not _same_bytes(operand):
                 op.set_operand(index, _relaid(graph, op, operand, need))
                 changed = True
@@ -51,7 +49,7 @@ def _same_bytes(value: Value) -> bool:
     return value.shape[1] == 1 or all(d == 1 for d in value.shape[2:])
 
 
-def _device_layouts(graph: Graph) -> dict[int, Layout]:
+def _device_layouts(graph: Graph, channels_last: frozenset[str]) -> dict[int, Layout]:
     """The layout of each device result, by `id(value)`; two sweeps settle the neutral ops."""
     chosen: dict[int, Layout] = {}
     device_ops = [op for op in graph.ops if _on_device(op)]
@@ -60,13 +58,13 @@ def _device_layouts(graph: Graph) -> dict[int, Layout]:
             chosen[id(op.result)] = op.attrs["layout"]
         elif op.result.type.rank < 3 or op.name in _ROW_MAJOR:
             chosen[id(op.result)] = Layout.ROW_MAJOR
-        elif op.name in _CHANNELS_LAST:
+        elif op.name in channels_last:
             chosen[id(op.result)] = Layout.CHANNELS_LAST
     for sweep in (device_ops, list(reversed(device_ops)), device_ops):
         for op in sweep:
             if id(op.result) not in chosen and op.result.type.rank >= 3:
                 votes = [chosen[id(v)] for v in op.inputs if id(v) in chosen and v.type.rank == op.result.type.rank]
-                votes += [Layout.CHANNELS_LAST for u in op.result.users if u.name in _CHANNELS_LAST and _on_device(u)]
+                votes += [Layout.CHANNELS_LAST for u in op.result.users if u.name in channels_last and _on_device(u)]
                 votes += [Layout.ROW_MAJOR for u in op.result.users if u.name in _ROW_MAJOR and _on_device(u)]
                 if votes:
                     last = votes.count(Layout.CHANNELS_LAST)
@@ -74,13 +72,13 @@ def _device_layouts(graph: Graph) -> dict[int, Layout]:
     return chosen
 
 
-def _operand_layout(op: Op, value: Value, wanted: dict[int, Layout]) -> Layout:
+def _operand_layout(op: Op, value: Value, wanted: dict[int, Layout], channels_last: frozenset[str]) -> Layout:
     """The layout in which `op` reads `value`."""
     if not _on_device(op):
         return Layout.ROW_MAJOR if op.name != "relayout" else value.layout
     if op.name in ("transpose", "relayout"):
         return value.layout
-    if op.name in _CHANNELS_LAST:
+    if op.name in channels_last:
         return Layout.CHANNELS_LAST
     if op.name in _ROW_MAJOR:
         return Layout.ROW_MAJOR

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from gadl.passes.plan.program import Buffer, Program
+from gadl.passes.plan.tiling import Floats
 
 from .allocate import AllocationError
 from .banks import Banks
@@ -20,10 +21,32 @@ from .banks import Banks
 class _Map:
     """Placed buffers as rectangles of steps and addresses."""
 
-    def __init__(self, capacity: int, count: int) -> None:
-        self.capacity = capacity
-        self.rows = np.zeros((count, 4), np.int64)  # start, end, first step, last step
+    def __init__(self, capacity: int, program: Program, times: Floats, banks: Banks | None) -> None:
+        self.capacity, self.steps, self.times, self.banks = capacity, program.steps, times, banks
+        self.rows = np.zeros((len(program.buffers), 4), np.int64)  # start, end, first step, last step
         self.used = 0
+
+    def best(self, buffer: Buffer, first: int, last: int) -> int | None:
+        """The address where the buffer costs the least cycles, then the one released longest ago, then the lowest."""
+        best: tuple[float, int, int] | None = None
+        for gap in self.gaps(first, last):
+            for start in _starts(gap, buffer, self.banks):
+                released = self.released(start, start + buffer.size, first)
+                met = self.banks.meeting(buffer, start) if self.banks is not None else 0.0
+                key = (met + self.stall(released, first), released, start)
+                if best is None or key < best:
+                    best = key
+        return None if best is None else best[2]
+
+    def stall(self, released: int, first: int) -> float:
+        """Cycles that the first step of a buffer comes late when its place was in use up to a step.
+
+        What fills a buffer should begin its own length earlier than the computation reaches it, and as much again to be safe.
+        """
+        if released < 0:
+            return 0.0
+        late = self.times[released] + self.steps[released].cycles + 2 * self.steps[first].cycles - self.times[first]
+        return max(0.0, float(late))
 
     def add(self, start: int, size: int, first: int, last: int) -> int:
         """Occupy a rectangle; returns its number."""
@@ -57,48 +80,48 @@ class _Map:
         return int(before.max()) if len(before) else -1
 
 
-def place(program: Program, memory: str, capacity: int, wanted: Mapping[int, int], banks: Banks | None = None) -> dict[int, int]:
+def place(
+    program: Program, memory: str, capacity: int, wanted: Mapping[int, int], times: Floats, banks: Banks | None = None
+) -> dict[int, int]:
     """Give every buffer of `memory` an address.
 
-    `wanted` names the buffers that may come early, by `id`, and the step from which they want their place. Returns the step
-    from which each has it. Where the buffers do not fit in the order of their first use, they are packed, the largest
+    `wanted` names the buffers that may come early, by `id`, and the step from which they want their place; `times` says when
+    the computation reaches each step. Returns the step from which each buffer of `wanted` has its place. Where the buffers do not fit in the order of their first use, they are packed, the largest
     first and whatever their company. Raises `AllocationError` when that does not fit either.
     """
     spans = program.lifetimes()
     buffers = [b for b in program.buffers if b.memory == memory and b.address is None and id(b) in spans]
     by_use = sorted(buffers, key=lambda b: spans[id(b)][0])
     try:
-        return _place(program, by_use, spans, capacity, wanted, banks)
+        return _place(program, by_use, spans, _Map(capacity, program, times, banks), wanted)
     except AllocationError:
         for buffer in buffers:
             buffer.address = None
         by_size = sorted(by_use, key=lambda b: b.size, reverse=True)
-        return _place(program, by_size, spans, capacity, wanted, None)
+        return _place(program, by_size, spans, _Map(capacity, program, times, None), wanted)
 
 
 def _place(
-    program: Program, buffers: list[Buffer], spans: Mapping[int, tuple[int, int]], capacity: int,
-    wanted: Mapping[int, int], banks: Banks | None,
-) -> dict[int, int]:  # fmt: skip
+    program: Program, buffers: list[Buffer], spans: Mapping[int, tuple[int, int]], map_: _Map, wanted: Mapping[int, int]
+) -> dict[int, int]:
     """Place buffers in the given order, those that may come early behind the others; then let these begin earlier."""
-    map_ = _Map(capacity, len(buffers))
     rows: dict[int, int] = {}
     for buffer in sorted(buffers, key=lambda b: id(b) in wanted):
         first, last = spans[id(buffer)]
-        address = _best(map_, buffer, first, last, banks)
+        address = map_.best(buffer, first, last)
         if address is None:
-            raise AllocationError(buffer.memory, buffer.size, capacity, program.steps[first].op)
+            raise AllocationError(buffer.memory, buffer.size, map_.capacity, program.steps[first].op)
         buffer.address = address
         rows[id(buffer)] = map_.add(address, buffer.size, first, last)
     begun: dict[int, int] = {}
     for buffer in sorted((b for b in buffers if id(b) in wanted), key=lambda b: spans[id(b)][0]):
         map_.remove(rows[id(buffer)])
-        begun[id(buffer)] = _early(map_, buffer, wanted[id(buffer)], spans[id(buffer)], banks)
+        begun[id(buffer)] = _early(map_, buffer, wanted[id(buffer)], spans[id(buffer)])
         map_.set(rows[id(buffer)], buffer.address or 0, buffer.size, begun[id(buffer)], spans[id(buffer)][1])
     return begun
 
 
-def _early(map_: _Map, buffer: Buffer, wanted: int, span: tuple[int, int], banks: Banks | None) -> int:
+def _early(map_: _Map, buffer: Buffer, wanted: int, span: tuple[int, int]) -> int:
     """Place a buffer from `wanted` on, or from the earliest step from which there is room; returns that step."""
     low, high = min(wanted, span[0]), span[0]
     if not _fits(map_, buffer, low, span[1]):
@@ -109,25 +132,13 @@ def _early(map_: _Map, buffer: Buffer, wanted: int, span: tuple[int, int], banks
             else:
                 low = middle
         low = high
-    buffer.address = _best(map_, buffer, low, span[1], banks)
+    buffer.address = map_.best(buffer, low, span[1])
     return low
 
 
 def _fits(map_: _Map, buffer: Buffer, first: int, last: int) -> bool:
     """True when some free range holds the buffer; more steps never free one."""
     return any(-(-start // buffer.alignment) * buffer.alignment + buffer.size <= end for start, end in map_.gaps(first, last))
-
-
-def _best(map_: _Map, buffer: Buffer, first: int, last: int, banks: Banks | None) -> int | None:
-    """The address that meets the least company, then the one released longest ago; lower addresses on a tie."""
-    best: tuple[float, int, int] | None = None
-    for gap in map_.gaps(first, last):
-        for start in _starts(gap, buffer, banks):
-            meeting = banks.meeting(buffer, start) if banks is not None else 0.0
-            key = (meeting, map_.released(start, start + buffer.size, first), start)
-            if best is None or key < best:
-                best = key
-    return None if best is None else best[2]
 
 
 def _starts(gap: tuple[int, int], buffer: Buffer, banks: Banks | None) -> Iterator[int]:

@@ -63,11 +63,10 @@ class RowLayer:
 class RowFlow:
     """The schedule of a group.
 
-    `heights` gives the rows of every value that a layer of the group makes or reads; `complete` are the values that somebody
-    outside needs whole.
+    `heights` gives the rows of every value that a layer of the group makes or reads.
     """
 
-    def __init__(self, layers: Sequence[RowLayer], heights: Mapping[int, int], complete: set[int], iterations: int) -> None:
+    def __init__(self, layers: Sequence[RowLayer], heights: Mapping[int, int], iterations: int) -> None:
         self.layers, self.heights, self.iterations = layers, heights, iterations
         self._needed: dict[int, Ints] = {}
         steps = np.arange(1, iterations + 1, dtype=np.int64)
@@ -75,18 +74,11 @@ class RowFlow:
         self.upto: dict[int, Ints] = {
             layer.result: heights[layer.result] * steps // iterations for layer in layers
         }
-        for layer in layers:
-            if layer.result not in complete:
-                self.upto[layer.result] = np.minimum(self.upto[layer.result], self._most_read(layer.result))
         for layer in reversed(layers):
             made = self.upto[layer.result]
             for value, rows in layer.reads:
                 need = np.where(made > 0, rows.high[np.maximum(made - 1, 0)], 0)
                 self.upto[value] = np.maximum(self.upto.get(value, need), need)
-
-    def _most_read(self, value: int) -> int:
-        """Rows of a value that any layer of the group reads at all."""
-        return max((int(m.high[-1]) for layer in self.layers for v, m in layer.reads if v == value), default=0)
 
     def rows(self, value: int, iteration: int) -> tuple[int, int]:
         """Rows `[first, end)` that an iteration adds to a value."""

@@ -11,7 +11,7 @@ from gadl.compiler.ir.graph import Value
 from gadl.passes.memory.allocate import AllocationError, Reuse, allocate, peak_use
 from gadl.passes.memory.place import place
 from gadl.passes.plan.plan import LayerPlan, Plan
-from gadl.passes.schedule.prefetch import move_loads, wanted_starts
+from gadl.passes.schedule.prefetch import move_loads, step_times, wanted_starts
 from gadl.passes.schedule.synchronize import find_waits
 from gadl.targets.base import DeviceProgram, Segment
 
@@ -86,8 +86,10 @@ class NpuBackend:
         _expand(context, layers, plan, segment)
         program = context.program
         scratch = allocate(program, SCRATCH, 1 << 34, Reuse.LOWEST)
-        wanted = wanted_starts(program, SRAM, CONSTANTS, [*queues, "ST"])
-        begun = place(program, SRAM, self.machine.sram_bytes, wanted, bank_use(program, self.machine))
+        transfers = [*queues, "ST"]
+        times = step_times(program.steps, transfers)
+        wanted = wanted_starts(program, SRAM, CONSTANTS, transfers, times)
+        begun = place(program, SRAM, self.machine.sram_bytes, wanted, times, bank_use(program, self.machine))
         move_loads(program, begun)
         peak = peak_use(program, SRAM)
         allocate(program, ACC, self.machine.acc_bytes)

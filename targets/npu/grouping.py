@@ -139,7 +139,7 @@ class GroupCosts:
         if found is None:
             return np.inf
         stored = {id(m.result) for m in members if self.last_reader.get(id(m.result), -1) >= end}
-        flow = RowFlow(found[0], found[1], stored, iterations)
+        flow = RowFlow(*found, iterations)
         return band_bytes(members, flow, stored) + sum(weight_bytes(m) for m in members)
 
     def _estimate(self, first: int) -> Iterator[tuple[int, Floats]]:

@@ -145,6 +145,16 @@ class Machine:
         return self.integer("dma.channels") - 1
 
     @property
+    def clock_mhz(self) -> float:
+        """Millions of cycles per second."""
+        return self["machine.clock_mhz"]
+
+    @property
+    def macs_per_cycle(self) -> float:
+        """Products of i8 of all cores in a cycle."""
+        return math.prod(self[f"mma.shape.{i}"] for i in range(3)) * self["machine.cores"]
+
+    @property
     def clock_hz(self) -> float:
         """Cycles per second."""
         return self["machine.clock_mhz"] * 1e6

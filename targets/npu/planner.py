@@ -77,7 +77,7 @@ class Planner:
             raise ValueError(f"'{layer.op.name}' does not run by rows")
         needed = 0
         for iterations in (n for n in range(min(4, shape.rows), shape.rows + 1)):
-            flow = RowFlow(found[0], found[1], {id(layer.result)}, iterations)
+            flow = RowFlow(*found, iterations)
             needed = band_bytes([layer], flow, {id(layer.result)}) + weight_bytes(layer)
             if needed <= self.budget:
                 return GroupPlan((LayerPlan(layer.ops),), iterations)

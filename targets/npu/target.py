@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+from gadl.compiler.artifact.format import Feature
 from gadl.compiler.diag.catalog import Text
 from gadl.targets.base import Target
 
+from .asm import disassemble
 from .backend import NpuBackend
 from .constraints import CONSTRAINTS, DEVICE_OPS
+from .container import core_code
+from .isa import decode
 from .machine import load_machine, machine_names
 from .quant_rules import QUANT_RULES
 
@@ -20,8 +24,11 @@ TARGET = Target(
     default_machine="edge",
     load_machine=load_machine,
     device_ops=DEVICE_OPS,
+    channels_last=frozenset({"conv", "conv_transpose", "max_pool", "avg_pool", "resize"}),
     constraints=CONSTRAINTS,
     quant_rules=lambda machine: QUANT_RULES,
     backend=NpuBackend,
+    features=Feature.NPU,
+    disassemble=lambda program: disassemble(decode(core_code(program))),
     precisions=("int8", "int16", "fp16", "float"),
 )

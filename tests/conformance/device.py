@@ -74,7 +74,7 @@ def run_both(model: Quantised, result: Value) -> tuple[Array, Array, set[str]]:
 def run_artifact(graph: Graph, feeds: Mapping[str, Array]) -> tuple[dict[str, Array], set[str]]:
     """Place, compile, write and run a quantised graph: device segments on the simulator, the rest on the host kernels."""
     partition(graph, "npu", lambda op: reason.en if (reason := TARGET.refuse(op, EDGE)) else None)
-    choose_layouts(graph)
+    choose_layouts(graph, TARGET.channels_last)
     segments = segments_of(graph.ops, graph.outputs)
     backend = TARGET.backend
     assert backend is not None

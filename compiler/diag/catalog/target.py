@@ -19,6 +19,12 @@ ENTRIES = (
         exit_code=2,
     ),
     Entry(
+        "GADL-T003",
+        Text("target '{name}' of an installed package cannot be used: {detail}", "已安装的软件包中的目标 '{name}' 无法使用：{detail}"),
+        fix=Text("mend that package, or uninstall it", "修复或卸载该软件包"),
+        exit_code=2,
+    ),
+    Entry(
         "GADL-T010",
         Text("there is no machine '{name}'", "没有名为 '{name}' 的机器"),
         fix=Text("choose one of: {known}, or give a .toml file", "可选机器：{known}，或给出 .toml 文件"),

@@ -6,7 +6,6 @@
 #include <string>
 
 #include "blocks.hpp"
-#include "drivers.hpp"
 #include "executor.hpp"
 
 using gadl::LoadedModel;
@@ -94,4 +93,5 @@ const char* last_error(gadl_device* device) { return of(device)->error.c_str(); 
 
 }  // namespace
 
+extern "C" const gadl_driver gadl_host_driver;
 const gadl_driver gadl_host_driver = {sizeof(gadl_driver), "host", accepts, info, open, close, alloc, release, map, copy, submit, wait, counters, last_error};

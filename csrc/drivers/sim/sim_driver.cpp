@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "blocks.hpp"
-#include "drivers.hpp"
 #include "error.hpp"
 #include "simulator.hpp"
 
@@ -128,4 +127,5 @@ const char* last_error(gadl_device* device) { return of(device)->error.c_str(); 
 
 }  // namespace
 
+extern "C" const gadl_driver gadl_sim_driver;
 const gadl_driver gadl_sim_driver = {sizeof(gadl_driver), "sim", accepts, info, open, close, alloc, release, map, copy, submit, wait, counters, last_error};

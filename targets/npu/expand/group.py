@@ -49,7 +49,7 @@ class GroupExpansion:
         found = row_layers(layers)
         if found is None:
             raise ValueError("a layer of the group does not run by rows")
-        self.flow = RowFlow(found[0], found[1], stored, plan.iterations)
+        self.flow = RowFlow(*found, plan.iterations)
         self.made_here = {id(layer.result) for layer in layers}
         self.values: dict[int, Value] = {id(v): v for layer in layers for v in (layer.result, *layer.op.inputs)}
         self.last_reader = {id(v): index for index, layer in enumerate(layers) for v in layer.op.inputs}

@@ -11,7 +11,7 @@ from gadl.passes.plan.rows import RowFlow, RowLayer, RowMap
 
 
 @st.composite
-def chains(draw: st.DrawFn) -> tuple[list[RowLayer], dict[int, int], set[int]]:
+def chains(draw: st.DrawFn) -> tuple[list[RowLayer], dict[int, int]]:
     """A chain of windows with some skips (a result of the same height read again later)."""
     heights = {0: draw(st.integers(1, 40))}
     layers: list[RowLayer] = []
@@ -26,17 +26,15 @@ def chains(draw: st.DrawFn) -> tuple[list[RowLayer], dict[int, int], set[int]]:
             reads.append((0, RowMap.whole(rows, heights[0])))
         heights[number] = rows
         layers.append(RowLayer(number, tuple(reads)))
-    read = {v for layer in layers for v, _ in layer.reads}
-    complete = {layer.result for layer in layers if layer.result not in read or draw(st.booleans())}
-    return layers, heights, complete
+    return layers, heights
 
 
 @given(chains(), st.integers(1, 12), st.integers(0, 2))
 def test_rows_are_there_when_they_are_read_and_fit_their_reserve(
-    group: tuple[list[RowLayer], dict[int, int], set[int]], iterations: int, ahead: int
+    group: tuple[list[RowLayer], dict[int, int]], iterations: int, ahead: int
 ) -> None:
-    layers, heights, complete = group
-    flow = RowFlow(layers, heights, complete, iterations)
+    layers, heights = group
+    flow = RowFlow(layers, heights, iterations)
     base = dict.fromkeys(heights, 0)
     made = dict.fromkeys(heights, 0)
     room = {v: flow.capacity(v, ahead) for v in flow.upto}
@@ -65,24 +63,18 @@ def test_rows_are_there_when_they_are_read_and_fit_their_reserve(
                 assert base[value] <= low or low == high, "a row was dropped too early"
                 assert high <= made[value], "a row is read before it is made"
             grow(layer.result, end, iteration)
-    assert all(made[v] == heights[v] for v in complete)
+    assert all(made[layer.result] == heights[layer.result] for layer in layers)
 
 
 def test_a_chain_of_windows_keeps_its_halo() -> None:
     """Two 3x3 windows on 16 rows in 4 iterations: each later iteration adds 4 rows and finds 2 of the operand."""
     heights = {0: 16, 1: 16, 2: 16}
     window = RowMap.window(16, 16, 1, 3, 1)
-    flow = RowFlow([RowLayer(1, ((0, window),)), RowLayer(2, ((1, window),))], heights, {2}, 4)
+    flow = RowFlow([RowLayer(1, ((0, window),)), RowLayer(2, ((1, window),))], heights, 4)
     assert flow.upto[2].tolist() == [4, 8, 12, 16]
     assert flow.upto[1].tolist() == [5, 9, 13, 16]
     assert flow.upto[0].tolist() == [6, 10, 14, 16]
     assert (flow.halo(1), flow.new_rows(1), flow.capacity(1)) == (2, 5, 9)
-
-
-def test_rows_that_nobody_reads_are_not_made() -> None:
-    """A stride of 2 over 7 rows without padding reads 6 of them where the window has 2."""
-    flow = RowFlow([RowLayer(1, ((0, RowMap.same(7)),)), RowLayer(2, ((1, RowMap.window(3, 7, 2, 2, 0)),))], {0: 7, 1: 7, 2: 3}, {2}, 2)
-    assert int(flow.upto[1][-1]) == 6
 
 
 def test_maps_ascend() -> None:

@@ -58,7 +58,7 @@ def placed(graph: Graph, feeds: Sequence[dict[str, np.ndarray]], precision: Prec
     else:
         made = quantize_graph(graph, calibrate(graph, feeds), rules_for(TARGET.quant_rules(machine), precision)).graph
     partition(made, "npu", lambda op: reason.en if (reason := TARGET.refuse(op, machine)) else None)
-    choose_layouts(made)
+    choose_layouts(made, TARGET.channels_last)
     return made
 
 

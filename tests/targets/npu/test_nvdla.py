@@ -62,8 +62,12 @@ def layer_by_layer(machine: Machine, segment: Segment) -> Plan:
     layers = layers_of(segment)
     groups = Planner(costs, budget).plan(layers).groups
     assert all(len(group.layers) == 1 for group in groups)
-    plans = [hardware_order(costs, budget, layer, group.layers[0]) for layer, group in zip(layers, groups, strict=True)]
-    return Plan(tuple(GroupPlan((plan,)) for plan in plans))
+    return Plan(
+        tuple(
+            group if group.iterations else GroupPlan((hardware_order(costs, budget, layer, group.layers[0]),))
+            for layer, group in zip(layers, groups, strict=True)
+        )
+    )
 
 
 @pytest.mark.parametrize(("macs", "published"), TABLE)

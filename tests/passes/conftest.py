@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes `rewriting` of the folder above importable, whatever folder pytest was started on."""
+"""Makes `rewriting` importable in every folder below."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).parents[1]))
+sys.path.append(str(Path(__file__).parent))
 pytest.register_assert_rewrite("rewriting")
