@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Placement on chip: an address for every buffer, and the step from which each early load may hold its place.
 
-Buffers that the computation needs are placed first, in the order of their first use. What is loaded ahead of time then
+All buffers are placed in the order of their first use. What is loaded ahead of time then
 moves to where it may begin as early as it wants to, or as early as there is room.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from gadl.passes.plan.program import Buffer, Program
-from gadl.passes.plan.tiling import Floats
+from gadl.passes.schedule.timeline import Timeline
 
 from .allocate import AllocationError
 from .banks import Banks
@@ -21,32 +21,38 @@ from .banks import Banks
 class _Map:
     """Placed buffers as rectangles of steps and addresses."""
 
-    def __init__(self, capacity: int, program: Program, times: Floats, banks: Banks | None) -> None:
+    def __init__(self, capacity: int, program: Program, times: Timeline, banks: Banks | None) -> None:
         self.capacity, self.steps, self.times, self.banks = capacity, program.steps, times, banks
         self.rows = np.zeros((len(program.buffers), 4), np.int64)  # start, end, first step, last step
         self.used = 0
+        self.readers: dict[int, int] = {}
+        for index in range(len(program.steps) - 1, -1, -1):
+            for region in program.steps[index].reads:
+                self.readers[id(region.buffer)] = index
 
     def best(self, buffer: Buffer, first: int, last: int) -> int | None:
         """The address where the buffer costs the least cycles, then the one released longest ago, then the lowest."""
         best: tuple[float, int, int] | None = None
+        reader = self.reader(buffer, first)
         for gap in self.gaps(first, last):
             for start in _starts(gap, buffer, self.banks):
                 released = self.released(start, start + buffer.size, first)
                 met = self.banks.meeting(buffer, start) if self.banks is not None else 0.0
-                key = (met + self.stall(released, first), released, start)
+                key = (met + self.stall(released, first, reader), released, start)
                 if best is None or key < best:
                     best = key
         return None if best is None else best[2]
 
-    def stall(self, released: int, first: int) -> float:
-        """Cycles that the first step of a buffer comes late when its place was in use up to a step.
+    def reader(self, buffer: Buffer, first: int) -> float:
+        """When the first reader of a buffer starts."""
+        index = self.readers.get(id(buffer), first)
+        return float(self.times.start[index])
 
-        What fills a buffer should begin its own length earlier than the computation reaches it, and as much again to be safe.
-        """
+    def stall(self, released: int, first: int, reader: float) -> float:
+        """Cycles by which what a buffer holds comes late for its reader when its place was in use up to a step."""
         if released < 0:
             return 0.0
-        late = self.times[released] + self.steps[released].cycles + 2 * self.steps[first].cycles - self.times[first]
-        return max(0.0, float(late))
+        return max(0.0, float(self.times.finish[released]) + self.steps[first].cycles - reader)
 
     def add(self, start: int, size: int, first: int, last: int) -> int:
         """Occupy a rectangle; returns its number."""
@@ -81,12 +87,12 @@ class _Map:
 
 
 def place(
-    program: Program, memory: str, capacity: int, wanted: Mapping[int, int], times: Floats, banks: Banks | None = None
+    program: Program, memory: str, capacity: int, wanted: Mapping[int, int], times: Timeline, banks: Banks | None = None
 ) -> dict[int, int]:
     """Give every buffer of `memory` an address.
 
     `wanted` names the buffers that may come early, by `id`, and the step from which they want their place; `times` says when
-    the computation reaches each step. Returns the step from which each buffer of `wanted` has its place. Where the buffers do not fit in the order of their first use, they are packed, the largest
+    steps would run with memory for everything. Returns the step from which each buffer of `wanted` has its place. Where the buffers do not fit in the order of their first use, they are packed, the largest
     first and whatever their company. Raises `AllocationError` when that does not fit either.
     """
     spans = program.lifetimes()
@@ -104,9 +110,9 @@ def place(
 def _place(
     program: Program, buffers: list[Buffer], spans: Mapping[int, tuple[int, int]], map_: _Map, wanted: Mapping[int, int]
 ) -> dict[int, int]:
-    """Place buffers in the given order, those that may come early behind the others; then let these begin earlier."""
+    """Place buffers in the given order; then let those that may come early begin earlier."""
     rows: dict[int, int] = {}
-    for buffer in sorted(buffers, key=lambda b: id(b) in wanted):
+    for buffer in buffers:
         first, last = spans[id(buffer)]
         address = map_.best(buffer, first, last)
         if address is None:

@@ -15,13 +15,14 @@ from gadl.passes.plan.program import Program, Step
 from gadl.passes.plan.tiling import Floats
 
 
-def wanted_starts(program: Program, memory: str, constants: str, transfers: Sequence[str], times: Floats) -> dict[int, int]:
+def wanted_starts(program: Program, memory: str, constants: str, transfers: Sequence[str]) -> dict[int, int]:
     """The step at which each load of constants into `memory` should begin, by `id` of the buffer that it fills.
 
-    `constants` is the memory that nobody writes, `transfers` are the engines that load and store, `times` the `step_times`.
+    `constants` is the memory that nobody writes, `transfers` are the engines that load and store.
     """
     steps = program.steps
     spans = program.lifetimes()
+    times = _times(steps, transfers)
     loads = {
         i: s.writes[0].buffer
         for i, s in enumerate(steps)
@@ -60,7 +61,7 @@ def move_loads(program: Program, begun: Mapping[int, int]) -> None:
     program.steps[:] = [program.steps[i] for i in order]
 
 
-def step_times(steps: Sequence[Step], transfers: Sequence[str]) -> Floats:
+def _times(steps: Sequence[Step], transfers: Sequence[str]) -> Floats:
     """When the computation reaches each step, engines running side by side and transfers never in the way."""
     clocks: dict[str, float] = {}
     found = np.zeros(len(steps))

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict, defaultdict
 
 from gadl.passes.memory.banks import Banks
@@ -13,9 +12,9 @@ from .expand.context import SRAM
 from .machine import Machine
 
 #: Operands of the array that a transfer is taken to meet: those read last before it in program order.
-RECENT = int(os.environ.get("RECENT","1"))
+RECENT = 1
 #: Part of a group's bandwidth that a transfer takes.
-SHARE=float(os.environ.get("SHARE","0.1"))
+SHARE = 0.1
 
 
 class _Pairs:

@@ -6,21 +6,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import gadl.targets.npu._sim as _sim
 from gadl.compiler.diag import GadlError
 from gadl.compiler.ir.graph import Value
 from gadl.passes.memory.allocate import AllocationError, Reuse, allocate, peak_use
-from gadl.passes.memory.place import place
 from gadl.passes.plan.plan import LayerPlan, Plan
-from gadl.passes.schedule.prefetch import move_loads, step_times, wanted_starts
+from gadl.passes.plan.program import Program
 from gadl.passes.schedule.synchronize import find_waits
 from gadl.targets.base import DeviceProgram, Segment
 
-from .affinity import bank_use
+from .arrange import fastest
 from .bounds import segment_bounds
 from .container import Binding, Container
 from .costs import Costs
 from .emit import emit
-from .expand.context import ACC, CONSTANTS, INPUTS, OUTPUTS, SCRATCH, SRAM, Expansion, Place
+from .expand.context import ACC, INPUTS, OUTPUTS, SCRATCH, SRAM, Expansion, Place
 from .expand.elementwise import ElementwiseExpansion
 from .expand.group import GroupExpansion
 from .expand.matmul import expand_matmul
@@ -85,37 +85,43 @@ class NpuBackend:
         _place_values(context, layers, {id(v) for v in segment.outputs})
         _expand(context, layers, plan, segment)
         program = context.program
-        scratch = allocate(program, SCRATCH, 1 << 34, Reuse.LOWEST)
-        transfers = [*queues, "ST"]
-        times = step_times(program.steps, transfers)
-        wanted = wanted_starts(program, SRAM, CONSTANTS, transfers, times)
-        begun = place(program, SRAM, self.machine.sram_bytes, wanted, times, bank_use(program, self.machine))
-        move_loads(program, begun)
-        peak = peak_use(program, SRAM)
+        allocate(program, SCRATCH, 1 << 34, Reuse.LOWEST)
         allocate(program, ACC, self.machine.acc_bytes)
-        waits = find_waits(program)
-        code = encode(emit(program, waits))
-        scratch = max((b.address or 0) + b.size for b in program.buffers if b.memory == SCRATCH) if scratch else 0
-        bounds = segment_bounds(self.machine, layers, segment)
+        sizes = {1: input_bytes, 2: output_bytes, 3: _end(program, SCRATCH)}
+
+        def packed(arranged: Program) -> tuple[Container, int]:
+            waits = find_waits(arranged)
+            code = encode(emit(arranged, waits))
+            return Container(self.machine, [code], bytes(context.blob), sizes, inputs, outputs, description), len(waits)
+
+        def cycles(arranged: Program) -> float:
+            container, _ = packed(arranged)
+            return float(_sim.simulate(container.to_bytes(), {}, functional=False, races=False)["cycles"])
+
         description = {
             "machine": self.machine.name,
             "layers": [{"name": layer.name, "op": layer.op.name, "source": str(layer.op.loc)} for layer in layers],
         }
-        container = Container(
-            self.machine, [code], bytes(context.blob), {1: input_bytes, 2: output_bytes, 3: scratch}, inputs, outputs, description
-        )
+        fastest(program, self.machine, cycles)
+        container, waits = packed(program)
+        bounds = segment_bounds(self.machine, layers, segment)
         report: dict[str, Any] = {
             **bounds,
             "steps": len(program.steps),
-            "waits": len(waits),
-            "code_bytes": len(code),
+            "waits": waits,
+            "code_bytes": len(container.cores[0]),
             "constant_bytes": len(context.blob),
-            "sram_peak_bytes": peak,
-            "scratch_bytes": scratch,
+            "sram_peak_bytes": peak_use(program, SRAM),
+            "scratch_bytes": sizes[3],
             "layers": [layer.name for layer in layers],
         }
         debug = tuple((f"{layer.op.name} {layer.name}", str(layer.op.loc)) for layer in layers)
         return DeviceProgram(container.to_bytes(), plan.to_json(), report, debug)
+
+
+def _end(program: Program, memory: str) -> int:
+    """Bytes of a memory from its start to the end of the last buffer."""
+    return max((b.address + b.size for b in program.buffers if b.memory == memory and b.address is not None), default=0)
 
 
 def _bind(context: Expansion, values: tuple[Value, ...], memory: str) -> tuple[list[Binding], int]:
