@@ -31,15 +31,19 @@ from .programs import placed
 TABLE = [(2048, 269), (1024, 153), (512, 93), (256, 46), (128, 20), (64, 7.3), (32, 3.6)]
 
 
-@pytest.fixture(scope="module")
-def segment() -> Segment:
+def quantised_segment(stride_in_3x3: bool = False) -> Segment:
     """ResNet-50, quantised and placed: one segment, all of it on the device."""
-    graph = import_onnx(resnet50(), {}, simplify=True, warn=lambda item: None)
+    graph = import_onnx(resnet50(stride_in_3x3), {}, simplify=True, warn=lambda item: None)
     image = np.random.default_rng(0).standard_normal((1, 3, 224, 224), np.float32)
     made = placed(graph, [{"x": image}])
     (found,) = segments_of(made.ops, made.outputs)
     assert len(found.ops) == len([op for op in made.ops if op.name not in ("quantize", "dequantize", "relayout")])
     return found
+
+
+@pytest.fixture(scope="module")
+def segment() -> Segment:
+    return quantised_segment()
 
 
 def hardware_order(costs: Costs, budget: int, layer: Layer, plan: LayerPlan) -> LayerPlan:
