@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The NVDLA primer's ResNet-50 table beside compiled and simulated programs: `python benchmarks/nvdla.py [--stride-in-3x3]`.
 
-Two plans per row, both layer by layer: NVDLA's loop order (row stripes outside; the gate of tests/targets/npu/test_nvdla.py) and
+Two plans per row, both layer by layer: row stripes outside (the gate of tests/targets/npu/test_nvdla.py) and
 the planner's free choice.
 """
 
@@ -29,7 +29,7 @@ def main() -> None:
     from gadl.targets.npu.planner import Planner
 
     segment = quantised_segment(options.stride_in_3x3)
-    print("| MACs | published fps | NVDLA's order: fps | ratio | DRAM MB | DRAM busy | array busy | free order: fps | ratio | DRAM MB |")
+    print("| MACs | published fps | stripes outside: fps | ratio | DRAM MB | DRAM busy | array busy | free order: fps | ratio | DRAM MB |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     for macs, published in TABLE:
         machine = load_machine(f"nvdla-{macs}")
