@@ -297,6 +297,7 @@ void Engine::end_phase(size_t core, Unit unit) {
   if (slot.moving || slot.left <= 0) return finish(core, unit);
   slot.moving = true;
   states_[core].moving |= 1u << unit;
+  transfers_ += slot.work->dma;
   slot.since = now_;
   slot.rate = 0;
   states_[core].events[unit] = kNever;
@@ -310,6 +311,7 @@ void Engine::finish(size_t core, Unit unit) {
   if (slot.moving) {
     if (slot.work->dma) moved_bytes_ += slot.rate * (now_ - slot.since);
     state.moving &= ~(1u << unit);
+    transfers_ -= slot.work->dma;
     rates_changed_ = true;
   }
   slot.active = slot.moving = false;

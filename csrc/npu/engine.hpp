@@ -121,6 +121,7 @@ class Engine {
   std::vector<History> sram_, dram_;
   std::vector<double> debug_cycles_, mac_cycles_, vector_cycles_;
   double now_ = 0, wake_ = 0, moved_bytes_ = 0;
+  size_t transfers_ = 0;  // under way
   bool rates_changed_ = false, at_barrier_ = false;
   // Bytes per cycle of a channel, by number of active channels: loads, stores.
   std::array<std::array<double, kMostCores * kUnits + 1>, 2> shares_{};

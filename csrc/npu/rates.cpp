@@ -13,15 +13,12 @@ constexpr int kMostGroups = 64;
 
 void Engine::update_rates() {
   rates_changed_ = false;
-  size_t transfers = 0;
-  for (const State& state : states_)
-    for (uint32_t left = state.moving; left != 0; left &= left - 1) transfers += state.slots[lowest_bit(left)].work->dma;
   for (State& state : states_) {
     double rates[kUnits], heaviest = 0;
     for (uint32_t left = state.moving; left != 0; left &= left - 1) {
       const int u = lowest_bit(left);
       const Work& work = *state.slots[u].work;
-      rates[u] = work.dma ? shares_[work.store][transfers] : 1.0;
+      rates[u] = work.dma ? shares_[work.store][transfers_] : 1.0;
       if (work.multicast) rates[u] = std::min(rates[u], machine_[Parameter::noc_bytes_per_cycle]);
       heaviest += work.heaviest * rates[u];
     }

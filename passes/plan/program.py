@@ -82,8 +82,8 @@ class Program:
         for index, step in enumerate(self.steps):
             for region in (*step.reads, *step.writes):
                 key = id(region.buffer)
-                first, _ = spans.get(key, (index, index))
-                spans[key] = (first, index)
+                known = spans.get(key)
+                spans[key] = (index, index) if known is None else (known[0], index)
         return spans
 
 

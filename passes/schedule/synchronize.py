@@ -29,16 +29,16 @@ class _AccessMap:
             self._state.insert(index, self._state[index - 1])
         return index
 
-    def read(self, start: int, end: int, step: int, engine_of: Callable[[int], str]) -> Iterator[int]:
+    def read(self, start: int, end: int, step: int, engine_of: Callable[[int], int]) -> Iterator[int]:
         """Record a read; yields the writers it depends on."""
         low, high = self._split(start), self._split(end)
+        engine = engine_of(step)
         for index in range(low, high):
             writer, readers = self._state[index]
             if writer >= 0:
                 yield writer
             # A later read of the same engine stands for the earlier one: queues are in order.
-            engine = engine_of(step)
-            kept = tuple(r for r in readers if engine_of(r) != engine)
+            kept = tuple([r for r in readers if engine_of(r) != engine]) if readers else ()
             self._state[index] = (writer, (*kept, step))
 
     def write(self, start: int, end: int, step: int) -> Iterator[int]:
@@ -72,13 +72,10 @@ def find_waits(program: Program) -> list[Wait]:
     at_start: list[list[int]] = []
     waits: list[Wait] = []
 
-    def name_of(step: int) -> str:
-        return steps[step].engine
-
     for index, step in enumerate(steps):
         needs: set[int] = set()
         for region in step.reads:
-            needs.update(maps.setdefault(region.buffer.memory, _AccessMap()).read(*_range(region), index, name_of))
+            needs.update(maps.setdefault(region.buffer.memory, _AccessMap()).read(*_range(region), index, engine_of.__getitem__))
         for region in step.writes:
             needs.update(maps.setdefault(region.buffer.memory, _AccessMap()).write(*_range(region), index))
         mine = known[engine_of[index]]
@@ -90,7 +87,8 @@ def find_waits(program: Program) -> list[Wait]:
             waits.append(Wait(index, other))
             mine[queue] = other
             for position, value in enumerate(at_start[other]):
-                mine[position] = max(mine[position], value)
+                if value > mine[position]:
+                    mine[position] = value
         at_start.append(list(mine))
     return waits
 

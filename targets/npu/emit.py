@@ -13,6 +13,7 @@ from gadl.passes.plan.program import Program, Ref, Wait
 from .costs import TYPES
 from .isa import BY_NAME, MOST_POSTS, MOST_WAITS, Instruction, Queue, Round
 
+_REAL = frozenset({DType.F16, DType.BF16, DType.F32})
 _ROUNDS = {r: Round[r.name] for r in Rounding}
 
 
@@ -47,11 +48,13 @@ def emit(program: Program, waits: Sequence[Wait]) -> list[Instruction]:
 
 def encode_fields(instruction: str, fields: Mapping[str, Any]) -> dict[str, int]:
     """Field values as integers: addresses resolved, types and roundings numbered, real bounds as f32 bits."""
-    real = any(fields.get(name) in (DType.F16, DType.BF16, DType.F32) for name in ("out_type", "type", "x_type"))
+    real = any(fields.get(name) in _REAL for name in ("out_type", "type", "x_type"))
     known = BY_NAME[instruction].positions
     result: dict[str, int] = {}
     for name, value in fields.items():
-        if isinstance(value, Ref):
+        if type(value) is int and name not in ("lo", "hi"):
+            result[name] = value
+        elif isinstance(value, Ref):
             result[name] = value.resolve()
             if value.buffer.memory.startswith("dram"):
                 result[f"{name}_region"] = int(value.buffer.memory[4:])

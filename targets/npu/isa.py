@@ -161,6 +161,11 @@ class Spec:
         return -(-(HEADER_BITS + sum(f.bits for f in self.fields)) // 64)
 
     @cached_property
+    def layout(self) -> dict[str, tuple[int, int, int, int]]:
+        """First bit, smallest and largest value, and mask of each field."""
+        return {name: (at, *item.range, (1 << item.bits) - 1) for name, (at, item) in self.positions.items()}
+
+    @cached_property
     def positions(self) -> dict[str, tuple[int, Field]]:
         """First bit of each field."""
         found, at = {}, HEADER_BITS
@@ -370,15 +375,16 @@ class Instruction:
         if not 0 <= self.debug < 1 << 32:
             raise IsaError(f"{self.name}: debug id {self.debug} is out of range")
         bits = word0 | self._semaphores() << 64
+        layout = spec.layout
         for name, value in self.fields.items():
-            found = spec.positions.get(name)
+            found = layout.get(name)
             if found is None:
                 raise IsaError(f"{self.name} has no field '{name}'")
-            at, item = found
-            low, high = item.range
+            at, low, high, mask = found
             if not low <= value <= high:
                 raise IsaError(f"{self.name}.{name} = {value} is outside [{low}, {high}]")
-            bits |= (int(value) & ((1 << item.bits) - 1)) << at
+            if value:
+                bits |= (int(value) & mask) << at
         return bits.to_bytes(spec.words * 8, "little")
 
     def _semaphores(self) -> int:

@@ -2,8 +2,9 @@
 """Gate V3: the NVDLA primer's ResNet-50 table, compiled and simulated.
 
 What is compared: ResNet-50 v1 (3.86 G MACs) in int8 at batch 1, compiled layer by layer for the preset of each row, the
-program run on the event engine; frames per second at 1 GHz from its cycles. As in NVDLA, where a hardware layer holds a
-stripe of the image and streams all kernels past it, row stripes are the outer loop (`hardware_order`).
+program run on the event engine; frames per second at 1 GHz from its cycles. Row stripes are the outer loop: a stripe of the
+image stays and all kernels stream past it. We assume this of NVDLA's estimate; with the loop order left to the planner the
+smallest row is 20 % faster than published (docs/conformance-simulator.md).
 """
 
 from __future__ import annotations
@@ -31,10 +32,9 @@ from .programs import placed
 TABLE = [(2048, 269), (1024, 153), (512, 93), (256, 46), (128, 20), (64, 7.3), (32, 3.6)]
 
 
-@pytest.fixture(scope="module")
-def segment() -> Segment:
+def quantised_segment(stride_in_3x3: bool = False) -> Segment:
     """ResNet-50, quantised and placed: one segment, all of it on the device."""
-    graph = import_onnx(resnet50(), {}, simplify=True, warn=lambda item: None)
+    graph = import_onnx(resnet50(stride_in_3x3), {}, simplify=True, warn=lambda item: None)
     image = np.random.default_rng(0).standard_normal((1, 3, 224, 224), np.float32)
     made = placed(graph, [{"x": image}])
     (found,) = segments_of(made.ops, made.outputs)
@@ -42,7 +42,12 @@ def segment() -> Segment:
     return found
 
 
-def hardware_order(costs: Costs, budget: int, layer: Layer, plan: LayerPlan) -> LayerPlan:
+@pytest.fixture(scope="module")
+def segment() -> Segment:
+    return quantised_segment()
+
+
+def stripes_outside(costs: Costs, budget: int, layer: Layer, plan: LayerPlan) -> LayerPlan:
     """The best tile with row stripes outside."""
     if plan.order is LoopOrder.ROWS:
         return plan
@@ -57,14 +62,14 @@ def hardware_order(costs: Costs, budget: int, layer: Layer, plan: LayerPlan) -> 
 
 
 def layer_by_layer(machine: Machine, segment: Segment) -> Plan:
-    """Each layer from memory to memory, in NVDLA's loop order."""
+    """Each layer from memory to memory, row stripes outside."""
     costs, budget = Costs(machine), int(0.9 * machine.sram_bytes)
     layers = layers_of(segment)
     groups = Planner(costs, budget).plan(layers).groups
     assert all(len(group.layers) == 1 for group in groups)
     return Plan(
         tuple(
-            group if group.iterations else GroupPlan((hardware_order(costs, budget, layer, group.layers[0]),))
+            group if group.iterations else GroupPlan((stripes_outside(costs, budget, layer, group.layers[0]),))
             for layer, group in zip(layers, groups, strict=True)
         )
     )
