@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernel.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -162,12 +163,18 @@ std::vector<int64_t> broadcast_strides(const std::vector<int64_t>& dims, const s
 
 namespace {
 
+// One channel, or one pixel: channels innermost is then the logical order too.
+bool in_order(const TensorInfo& t) {
+  if (t.layout == GADL_LAYOUT_ROW_MAJOR || t.rank() < 3 || t.dims[1] == 1) return true;
+  return std::all_of(t.dims.begin() + 2, t.dims.end(), [](int64_t d) { return d == 1; });
+}
+
 // Kernels read rows in order; other layouts pass only where element i of the result depends on element i of the one operand.
 void check_layouts(const Call& call) {
   if (call.op == "relayout") return;
   bool plain = true, one = call.in.size() == 1 && call.out.size() == 1;
-  for (const TensorInfo* t : call.in) plain = plain && (t == nullptr || t->is_row_major());
-  for (const TensorInfo* t : call.out) plain = plain && t->is_row_major();
+  for (const TensorInfo* t : call.in) plain = plain && (t == nullptr || in_order(*t));
+  for (const TensorInfo* t : call.out) plain = plain && in_order(*t);
   if (plain) return;
   one = one && call.in[0] != nullptr && call.in[0]->layout == call.out[0]->layout && call.in[0]->scales.size() < 2 && call.out[0]->scales.size() < 2;
   for (const KernelTable* table : {&elementwise_kernels(), &quantization_kernels()}) {

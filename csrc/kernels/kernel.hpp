@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Host kernels: an op is prepared once, with everything checked, and then run without checks or allocation.
 #pragma once
-#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -39,11 +38,6 @@ struct TensorInfo {
   int64_t element_bytes() const;
   int64_t bytes() const { return elements() * element_bytes(); }
   bool is_float() const { return dtype <= GADL_DTYPE_F64; }
-  // The elements lie in logical order: with one channel, or one pixel, both layouts are the same bytes.
-  bool is_row_major() const {
-    if (layout == GADL_LAYOUT_ROW_MAJOR || rank() < 3 || dims[1] == 1) return true;
-    return std::all_of(dims.begin() + 2, dims.end(), [](int64_t d) { return d == 1; });
-  }
 };
 
 struct Requant {

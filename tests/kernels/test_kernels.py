@@ -12,6 +12,7 @@ import pytest
 from kernel_harness import assert_near, assert_same, both, kernels, quantised, run_graph
 
 from gadl.compiler.ir.graph import Graph
+from gadl.compiler.ir.interpret import interpret
 from gadl.compiler.ir.opdef import Builder, Trait, all_ops
 from gadl.compiler.ir.requant import make_requant
 from gadl.compiler.ir.types import Array, DType, Layout, QuantParams, Rounding, TensorType
@@ -327,3 +328,12 @@ def test_layouts(rng: np.random.Generator) -> None:
     graph.set_outputs([summed], ["y"])
     with pytest.raises(kernels.KernelError, match="relayout"):
         run_graph(graph, {"x": data})
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3, 4), (1, 5, 1, 1)], ids=str)
+def test_a_layout_that_moves_nothing_needs_no_relayout(rng: np.random.Generator, shape: tuple[int, ...]) -> None:
+    graph = Graph()
+    x = graph.add_input("x", TensorType(DType.I8, shape, QuantParams((0.1,), 3), Layout.CHANNELS_LAST))
+    graph.set_outputs([Builder(graph)("dequantize", x)], ["y"])
+    data = whole(rng, shape)
+    assert_same(run_graph(graph, {"x": data})["y"], interpret(graph, {"x": data})["y"])
