@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from gadl.passes.plan.program import Buffer, Program
-from gadl.passes.schedule.timeline import Timeline
 
 from .allocate import AllocationError
 from .banks import Banks
@@ -21,38 +20,22 @@ from .banks import Banks
 class _Map:
     """Placed buffers as rectangles of steps and addresses."""
 
-    def __init__(self, capacity: int, program: Program, times: Timeline, banks: Banks | None) -> None:
-        self.capacity, self.steps, self.times, self.banks = capacity, program.steps, times, banks
-        self.rows = np.zeros((len(program.buffers), 4), np.int64)  # start, end, first step, last step
+    def __init__(self, capacity: int, count: int, banks: Banks | None) -> None:
+        self.capacity, self.banks = capacity, banks
+        self.rows = np.zeros((count, 4), np.int64)  # start, end, first step, last step
         self.used = 0
-        self.readers: dict[int, int] = {}
-        for index in range(len(program.steps) - 1, -1, -1):
-            for region in program.steps[index].reads:
-                self.readers[id(region.buffer)] = index
 
     def best(self, buffer: Buffer, first: int, last: int) -> int | None:
-        """The address where the buffer costs the least cycles, then the one released longest ago, then the lowest."""
+        """The address where the buffer meets the least company, then the one released longest ago, then the lowest."""
         best: tuple[float, int, int] | None = None
-        reader = self.reader(buffer, first)
         for gap in self.gaps(first, last):
             for start in _starts(gap, buffer, self.banks):
                 released = self.released(start, start + buffer.size, first)
                 met = self.banks.meeting(buffer, start) if self.banks is not None else 0.0
-                key = (met + self.stall(released, first, reader), released, start)
+                key = (met, released, start)
                 if best is None or key < best:
                     best = key
         return None if best is None else best[2]
-
-    def reader(self, buffer: Buffer, first: int) -> float:
-        """When the first reader of a buffer starts."""
-        index = self.readers.get(id(buffer), first)
-        return float(self.times.start[index])
-
-    def stall(self, released: int, first: int, reader: float) -> float:
-        """Cycles by which what a buffer holds comes late for its reader when its place was in use up to a step."""
-        if released < 0:
-            return 0.0
-        return max(0.0, float(self.times.finish[released]) + self.steps[first].cycles - reader)
 
     def add(self, start: int, size: int, first: int, last: int) -> int:
         """Occupy a rectangle; returns its number."""
@@ -87,24 +70,24 @@ class _Map:
 
 
 def place(
-    program: Program, memory: str, capacity: int, wanted: Mapping[int, int], times: Timeline, banks: Banks | None = None
+    program: Program, memory: str, capacity: int, wanted: Mapping[int, int], banks: Banks | None = None
 ) -> dict[int, int]:
     """Give every buffer of `memory` an address.
 
-    `wanted` names the buffers that may come early, by `id`, and the step from which they want their place; `times` says when
-    steps would run with memory for everything. Returns the step from which each buffer of `wanted` has its place. Where the buffers do not fit in the order of their first use, they are packed, the largest
+    `wanted` names the buffers that may come early, by `id`, and the step from which they want their place. Returns the step
+    from which each of them has it. Where the buffers do not fit in the order of their first use, they are packed, the largest
     first and whatever their company. Raises `AllocationError` when that does not fit either.
     """
     spans = program.lifetimes()
     buffers = [b for b in program.buffers if b.memory == memory and b.address is None and id(b) in spans]
     by_use = sorted(buffers, key=lambda b: spans[id(b)][0])
     try:
-        return _place(program, by_use, spans, _Map(capacity, program, times, banks), wanted)
+        return _place(program, by_use, spans, _Map(capacity, len(program.buffers), banks), wanted)
     except AllocationError:
         for buffer in buffers:
             buffer.address = None
         by_size = sorted(by_use, key=lambda b: b.size, reverse=True)
-        return _place(program, by_size, spans, _Map(capacity, program, times, None), wanted)
+        return _place(program, by_size, spans, _Map(capacity, len(program.buffers), None), wanted)
 
 
 def _place(

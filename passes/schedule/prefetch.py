@@ -37,7 +37,8 @@ def wanted_starts(program: Program, memory: str, constants: str, transfers: Sequ
     for index, step in enumerate(steps):
         if step.engine in transfers and (index not in loads or id(loads[index]) not in found):
             busy_until = max(busy_until, float(times[index])) + step.cycles
-        while following < len(waiting) and (waiting[following] <= index or busy_until <= times[index]):
+        until = times[index + 1] if index + 1 < len(steps) else times[index]
+        while following < len(waiting) and (waiting[following] <= index or busy_until < until):
             load = waiting[following]
             following += 1
             if load > index:

@@ -9,7 +9,6 @@ from gadl.passes.memory.allocate import AllocationError, allocate
 from gadl.passes.memory.place import place
 from gadl.passes.plan.program import Program, Step
 from gadl.passes.schedule.prefetch import move_loads, wanted_starts
-from gadl.passes.schedule.timeline import timeline
 
 from .affinity import bank_use
 from .expand.context import CONSTANTS, SRAM
@@ -39,7 +38,7 @@ def _ahead(program: Program, machine: Machine) -> None:
     """Constants are loaded while memory is idle; operands that are used together lie in different banks."""
     transfers = [*(f"LD{i}" for i in range(machine.load_queues)), "ST"]
     wanted = wanted_starts(program, SRAM, CONSTANTS, transfers)
-    move_loads(program, place(program, SRAM, machine.sram_bytes, wanted, timeline(program, _unit), bank_use(program, machine)))
+    move_loads(program, place(program, SRAM, machine.sram_bytes, wanted, bank_use(program, machine)))
 
 
 def _in_turn(program: Program, machine: Machine) -> None:
@@ -59,7 +58,3 @@ def fastest(program: Program, machine: Machine, cycles: Callable[[Program], floa
         for buffer, address in zip(program.buffers, best[2], strict=True):
             buffer.address = address
 
-
-def _unit(step: Step) -> str:
-    """What works on a step by itself: load queues share the memory, the drain works beside the array."""
-    return "LD" if step.engine.startswith("LD") else step.instruction if step.instruction == "EPI" else step.engine

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import re
 
-from .isa import BY_NAME, Instruction, IsaError, Queue
+from .instruction import Instruction, IsaError
+from .isa import BY_NAME, Queue
 
 _ITEM = re.compile(r"(?:(?P<key>\w+)=(?P<value>-?\w+)|(?P<sem>wait|post)\((?P<s>\d+),(?P<c>\d+)\)|#(?P<debug>\d+))\Z")
 

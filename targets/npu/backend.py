@@ -27,7 +27,7 @@ from .expand.matmul import expand_matmul
 from .expand.movement import expand_movement
 from .expand.pooling import expand_reduction
 from .expand.window import WindowExpansion
-from .isa import encode
+from .instruction import encode
 from .layers import Layer, in_logical_order, layers_of, memory_strides
 from .machine import Machine
 from .planner import Planner, Refused

@@ -11,7 +11,8 @@ from gadl.compiler.ir.types import DType, Rounding
 from gadl.passes.plan.program import Program, Ref, Wait
 
 from .costs import TYPES
-from .isa import BY_NAME, MOST_POSTS, MOST_WAITS, Instruction, Queue, Round
+from .instruction import Instruction
+from .isa import BY_NAME, MOST_POSTS, MOST_WAITS, Queue, Round
 
 _REAL = frozenset({DType.F16, DType.BF16, DType.F32})
 _ROUNDS = {r: Round[r.name] for r in Rounding}

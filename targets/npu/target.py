@@ -11,7 +11,7 @@ from .asm import disassemble
 from .backend import NpuBackend
 from .constraints import CONSTRAINTS, DEVICE_OPS
 from .container import core_code
-from .isa import decode
+from .instruction import decode
 from .machine import load_machine, machine_names
 from .quant_rules import QUANT_RULES
 

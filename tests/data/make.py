@@ -17,7 +17,7 @@ from gadl.compiler.artifact.writer import ArtifactBuilder, HostStep, TensorRecor
 from gadl.compiler.diag.files import write_atomically
 from gadl.targets.npu.asm import assemble
 from gadl.targets.npu.container import Binding, Container
-from gadl.targets.npu.isa import encode
+from gadl.targets.npu.instruction import encode
 from gadl.targets.npu.machine import load_machine
 
 FOLDER = Path(__file__).parent

@@ -21,7 +21,7 @@ from gadl.targets.base import Segment, segments_of
 from gadl.targets.npu import _sim
 from gadl.targets.npu.asm import assemble
 from gadl.targets.npu.container import Container
-from gadl.targets.npu.isa import encode
+from gadl.targets.npu.instruction import encode
 from gadl.targets.npu.machine import Machine, load_machine
 from gadl.targets.npu.target import TARGET
 

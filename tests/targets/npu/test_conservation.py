@@ -19,7 +19,8 @@ from gadl.passes.quant.quantize import Precision
 from gadl.targets.base import DeviceProgram, segments_of
 from gadl.targets.npu import _sim, backend
 from gadl.targets.npu.container import Container, core_code
-from gadl.targets.npu.isa import Instruction, Queue, Type, decode, encode
+from gadl.targets.npu.instruction import Instruction, decode, encode
+from gadl.targets.npu.isa import Queue, Type
 from gadl.targets.npu.machine import Machine, load_machine, parse_machine
 from gadl.targets.npu.target import TARGET
 

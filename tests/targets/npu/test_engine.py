@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from gadl.targets.npu import _sim
 from gadl.targets.npu.asm import assemble, disassemble
 from gadl.targets.npu.container import Container
-from gadl.targets.npu.isa import Instruction, encode
+from gadl.targets.npu.instruction import Instruction, encode
 from gadl.targets.npu.machine import Machine, load_machine
 
 from .programs import container, simulate

@@ -11,7 +11,7 @@ import pytest
 from gadl.targets.npu import _sim
 from gadl.targets.npu.asm import assemble
 from gadl.targets.npu.container import Container
-from gadl.targets.npu.isa import encode
+from gadl.targets.npu.instruction import encode
 from gadl.targets.npu.machine import PARAMETERS
 
 from .programs import EDGE, simulate

@@ -20,7 +20,7 @@ from gadl.targets.npu import _sim
 from gadl.targets.npu.asm import assemble
 from gadl.targets.npu.container import Container
 from gadl.targets.npu.costs import Costs
-from gadl.targets.npu.isa import encode
+from gadl.targets.npu.instruction import encode
 from gadl.targets.npu.layers import Window
 from gadl.targets.npu.machine import load_machine
 

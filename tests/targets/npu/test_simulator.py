@@ -8,7 +8,7 @@ import pytest
 
 from gadl.targets.npu import _sim
 from gadl.targets.npu.asm import assemble, disassemble
-from gadl.targets.npu.isa import Instruction
+from gadl.targets.npu.instruction import Instruction
 
 from .programs import container, simulate
 
