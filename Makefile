@@ -7,7 +7,7 @@ PYTHON ?= python
 check:
 	$(PYTHON) -m ruff check .
 	cd src && $(PYTHON) -m mypy -p gadl
-	$(PYTHON) -m pytest -q -x tests/compiler tests/passes tests/targets tests/test_layering.py -m "not suite"
+	$(PYTHON) -m pytest -q -x tests/compiler tests/passes tests/targets tests/test_layering.py -m "not suite and not slow"
 
 # Everything.
 test:

@@ -18,7 +18,7 @@ from gadl.frontends.onnx import import_onnx
 from gadl.passes.pipeline import FLOAT_PIPELINE
 
 FOLDER = os.environ.get("GADL_SUITE", "")
-pytestmark = pytest.mark.skipif(not FOLDER, reason="GADL_SUITE names no evaluation suite")
+pytestmark = [pytest.mark.suite, pytest.mark.skipif(not FOLDER, reason="GADL_SUITE names no evaluation suite")]
 
 #: name: (composites that the model writes out or fuses, at least; ops that must be gone)
 MODELS: dict[str, tuple[dict[str, int], tuple[str, ...]]] = {

@@ -22,7 +22,7 @@ from gadl.passes.quant.quantize import Precision, quantize_annotated, quantize_g
 from gadl.targets.npu.quant_rules import QUANT_RULES
 
 FOLDER = os.environ.get("GADL_SUITE", "")
-pytestmark = pytest.mark.skipif(not FOLDER, reason="GADL_SUITE names no evaluation suite")
+pytestmark = [pytest.mark.suite, pytest.mark.skipif(not FOLDER, reason="GADL_SUITE names no evaluation suite")]
 
 
 def load(name: str) -> Any:

@@ -75,6 +75,7 @@ def layer_by_layer(machine: Machine, segment: Segment) -> Plan:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("macs", "published"), TABLE)
 def test_frames_per_second_of_the_primer(segment: Segment, macs: int, published: float) -> None:
     machine = load_machine(f"nvdla-{macs}")
