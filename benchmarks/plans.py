@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How near plans come to the physical limit: simulated cycles over LBgeo and DRAM bytes over the least, on each machine.
+
+    GADL_SUITE=path/to/suite python benchmarks/plans.py [--machines edge,mid,large] [NAME …]
+
+Cycles are the simulator's, so the table is the same on every computer. `resnet50` has random weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).parents[1]
+
+
+def model_of(name: str) -> tuple[Any, dict[str, tuple[int, ...]], list[dict[str, np.ndarray]]]:
+    """A model, its input shapes, and four samples to calibrate with."""
+    if name == "resnet50":
+        from tests.networks import resnet50
+
+        rng = np.random.default_rng(0)
+        model = resnet50()
+        return model, {}, [{model.graph.input[0].name: rng.standard_normal((1, 3, 224, 224), np.float32)}]
+    import suite
+
+    case = suite.load(name)
+    return case.onnx, {i.name: i.shape for i in case.inputs}, list(case.calibration(4))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("names", nargs="*", default=["mobilenet_v2", "resnet50"])
+    parser.add_argument("--machines", default="edge,mid,large")
+    options = parser.parse_args()
+    sys.path[:0] = [os.environ["GADL_SUITE"], str(ROOT)]
+    import gadl
+
+    print("| model | machine | cycles | / LBgeo | DRAM bytes / least | MAC utilisation | steps |\n|---|---|---|---|---|---|---|")
+    for name in options.names:
+        model, shapes, samples = model_of(name)
+        for machine in options.machines.split(","):
+            plan = gadl.compile(model, target="npu", machine=machine, shapes=shapes, calibration=samples).report["plan"]
+            print(
+                f"| {name} | {machine} | {plan['cycles']:,} | {plan['cycles_over_lbgeo']:.2f} | "
+                f"{plan['dram_bytes'] / plan['dram_bound_bytes']:.2f} | {plan['mac_utilisation']:.1%} | {plan['steps']:,} |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
