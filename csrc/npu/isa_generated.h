@@ -15,7 +15,7 @@ enum class Type : uint8_t { I8 = 0, U8 = 1, I16 = 2, I32 = 3, I64 = 4, F16 = 5, 
 
 enum class Round : uint8_t { UP = 0, TFL2 = 1, EVEN = 2, AWAY = 3, FLOOR = 4, ZERO = 5, F32 = 6 };
 
-enum class Binary : uint8_t { ADD = 0, SUB = 1, MUL = 2, MIN = 3, MAX = 4, EQUAL = 5, GREATER = 6, AND = 7, OR = 8, XOR = 9, SHL = 10, SHR = 11, SELECT = 12 };
+enum class Binary : uint8_t { ADD = 0, SUB = 1, MUL = 2, MIN = 3, MAX = 4, EQUAL = 5, GREATER = 6, AND = 7, OR = 8, XOR = 9, SHL = 10, SHR = 11 };
 
 enum class Unary : uint8_t { CAST = 0, NEG = 1, ABS = 2, CLZ = 3, EXP2 = 4, LOG2 = 5, RCP = 6, RSQRT = 7, TANH = 8, SIGMOID = 9, ERF = 10, SIN = 11, COS = 12, ROUND = 13, FLOOR = 14, CEIL = 15 };
 

@@ -30,7 +30,6 @@ int64_t integer_binary(Binary function, int64_t a, int64_t b) {
     case Binary::XOR: return a ^ b;
     case Binary::SHL: return static_cast<int64_t>(static_cast<uint64_t>(a) << (b & 31));
     case Binary::SHR: return a >> (b & 31);
-    case Binary::SELECT: return b;
   }
   throw SimError("VBIN has no such function");
 }

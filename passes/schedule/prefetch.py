@@ -41,11 +41,9 @@ def wanted_starts(program: Program, memory: str, constants: str, transfers: Sequ
         while following < len(waiting) and (waiting[following] <= index or busy_until < until):
             load = waiting[following]
             following += 1
+            found[id(loads[load])] = index
             if load > index:
-                found[id(loads[load])] = index
                 busy_until = max(busy_until, float(times[index])) + steps[load].cycles
-            elif load == index:
-                found[id(loads[load])] = index
     return found
 
 

@@ -56,7 +56,7 @@ class NpuBackend:
             try:
                 return self._build(segment, layers, plan, costs)
             except AllocationError as error:
-                raise self._too_large(segment, error) from error
+                raise self._too_large(layers, error) from error
         returned = {id(v) for v in segment.outputs}
         planner = Planner(costs, int(self.machine.sram_bytes * BUDGET))
         refused: list[Refused] = []
@@ -70,11 +70,12 @@ class NpuBackend:
                 refused.append(group)
             else:
                 planner.budget = int(planner.budget * TIGHTER)
-        raise self._too_large(segment, problem)
+        raise self._too_large(layers, problem)
 
     @staticmethod
-    def _too_large(segment: Segment, problem: AllocationError) -> GadlError:
-        return GadlError.of("GADL-P001", layer=segment.ops[0].result.name, memory=problem.memory, needed=problem.needed,
+    def _too_large(layers: list[Layer], problem: AllocationError) -> GadlError:
+        (layer,) = (found for found in layers if found.index == problem.op)
+        return GadlError.of("GADL-P001", layer.op.loc, layer=layer.name, memory=problem.memory, needed=problem.needed,
                             capacity=problem.capacity)
 
     def _build(self, segment: Segment, layers: list[Layer], plan: Plan, costs: Costs) -> DeviceProgram:

@@ -35,7 +35,6 @@ class LayerFacts:
 
     array: Floats  # cycles of the product array, drain included
     vector: Floats  # cycles of the vector unit
-    band: Floats  # bytes of the result's band
     whole: int  # bytes of the result
     weights: int
     chunk: int  # bytes of weights at a time, in one iteration
@@ -80,7 +79,8 @@ class GroupCosts:
             band = np.minimum(inside.rows, halo + 2 * each + np.maximum(halo, 0)) * inside.row_bytes
             operands.append((id(value), inside.images * inside.rows * inside.row_bytes, band))
         weights = weight_bytes(layer)
-        return LayerFacts(array, vector, np.zeros(0), shape.images * shape.rows * shape.row_bytes, weights, min(weights, CHUNK_BYTES), shape.rows, tuple(operands), id(layer.result))
+        size = shape.images * shape.rows * shape.row_bytes
+        return LayerFacts(array, vector, size, weights, min(weights, CHUNK_BYTES), shape.rows, tuple(operands), id(layer.result))
 
     @lru_cache(maxsize=65536)  # noqa: B019  (lives as long as the search)
     def _cycles(self, layer: Layer, rows: int) -> tuple[float, float]:
@@ -114,19 +114,23 @@ class GroupCosts:
 
     def options(self, first: int) -> Iterator[Interval[int]]:
         """Every group that starts at a layer, with its best number of iterations."""
-        if first not in self._intervals:
-            self._intervals[first] = list(self._estimate(first))
-        for end, total in self._intervals[first]:
+        for end, total in self._starting(first):
             best = int(total.argmin())
             if np.isfinite(total[best]):
                 yield Interval(first, end, float(total[best]), int(ITERATIONS[best]))
+
+    def _starting(self, first: int) -> list[tuple[int, Floats]]:
+        """The estimates of `_estimate`, made once; refused groups are infinite."""
+        if first not in self._intervals:
+            self._intervals[first] = list(self._estimate(first))
+        return self._intervals[first]
 
     def refuse(self, first: int, end: int, iterations: int) -> None:
         """A group does not fit: neither do those that hold it, nor with fewer iterations (unless it is one)."""
         position = int(np.searchsorted(ITERATIONS, iterations))
         refused = slice(1, position + 1) if position else slice(0, 1)
         for start in range(first + 1):
-            for stop, total in self._intervals.get(start, ()):
+            for stop, total in self._starting(start):
                 if stop >= end:
                     total[refused] = np.inf
 

@@ -75,7 +75,6 @@ class Binary(enum.IntEnum):
     XOR = 9
     SHL = 10
     SHR = 11
-    SELECT = 12
 
 
 class Unary(enum.IntEnum):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The first plan of a segment: layer by layer, each with its best tile by the analytic cost."""
+"""Plans of a segment: groups of layers by estimated cost, and layers by themselves with their best tile."""
 
 from __future__ import annotations
 
@@ -21,8 +21,6 @@ from .rowwise import band_bytes, row_layers, weight_bytes
 
 #: Cycles that a layer outside any group counts: more than it may take, so that groups are preferred.
 ALONE_COST = 1e9
-
-
 #: A group of layers `[first, end)` and its number of iterations.
 Refused = tuple[int, int, int]
 
@@ -48,7 +46,6 @@ class Planner:
             yield from costs.options(first)
             yield Interval(first, first + 1, ALONE_COST, 0)
 
-        cuts = cheapest_cuts(len(layers), options)
         for group in refused:
             costs.refuse(*group)
         while True:

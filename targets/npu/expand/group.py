@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -140,40 +141,40 @@ class GroupExpansion:
         before, end = self.live[id(value)].made if id(value) in self.live else 0, self.flow.rows(id(value), iteration)[1]
         if end <= before:
             return
-        there = self._grow(value, end, iteration)
-        place, shape = self.context.place(value), there.shape
-        images, row, pixel, channel = row_strides(value, place)
-        dims = [
-            CopyDim(end - before, row, shape.row_bytes),
-            CopyDim(shape.width, pixel, shape.pixel_bytes),
-            CopyDim(shape.channels, channel, shape.element),
-        ]
-        tile = Tile(there.buffer, there.band.byte(before))
-        self.context.load(place.buffer, place.offset + image * images + before * row, tile, dims, shape.element)
+        self._grow(value, end, iteration)
+        rows = Span(before, end - before)
+        tile, buffer, offset, extents = self._copied(value, rows, image)
+        dims = [CopyDim(count, memory, chip) for count, memory, chip in extents]
+        self.context.load(buffer, offset, tile, dims, value.dtype.size_bytes)
 
     def _store(self, value: Value, rows: Span, image: int) -> None:
         """Store new rows of a result."""
+        tile, buffer, offset, extents = self._copied(value, rows, image)
+        dims = [CopyDim(count, chip, memory) for count, memory, chip in extents]
+        self.context.store(tile, buffer, offset, dims, value.dtype.size_bytes)
+
+    def _copied(self, value: Value, rows: Span, image: int) -> tuple[Tile, Buffer, int, list[tuple[int, int, int]]]:
+        """Rows on both sides: block on chip, buffer and offset in memory; extents with their strides in memory and on chip."""
         there, place = self.live[id(value)], self.context.place(value)
         images, row, pixel, channel = row_strides(value, place)
         shape = there.shape
-        dims = [
-            CopyDim(rows.count, shape.row_bytes, row),
-            CopyDim(shape.width, shape.pixel_bytes, pixel),
-            CopyDim(shape.channels, shape.element, channel),
+        extents = [
+            (rows.count, row, shape.row_bytes),
+            (shape.width, pixel, shape.pixel_bytes),
+            (shape.channels, channel, shape.element),
         ]
-        tile = Tile(there.buffer, there.band.byte(rows.first))
-        self.context.store(tile, place.buffer, place.offset + image * images + rows.first * row, dims, shape.element)
+        return Tile(there.buffer, there.band.byte(rows.first)), place.buffer, place.offset + image * images + rows.first * row, extents
 
 
-class _Kernel:
+class _Kernel(ABC):
     """Computes rows of one layer between bands; what it keeps on chip (weights, tables) is loaded once."""
 
     def __init__(self, context: Expansion, layer: Layer, plan: LayerPlan) -> None:
         self.context, self.layer, self.plan = context, layer, plan
 
+    @abstractmethod
     def rows(self, rows: Span, sources: dict[int, Band], target: Band) -> None:
         """Emit the steps of some result rows. `sources` are the operands' bands by `id(value)`."""
-        raise NotImplementedError
 
 
 class _WindowKernel(_Kernel):
