@@ -182,6 +182,10 @@ void drain_accesses(Collector& c) {
     c.sram(c.f(F::multiplier_addr), oc * 4, false);
     c.sram(c.f(F::shift_addr), oc, false);
   }
+  if (c.f(F::per_row)) {
+    c.sram(c.f(F::row_multiplier_addr), oh * ow * 4, false);
+    c.sram(c.f(F::row_shift_addr), oh * ow, false);
+  }
   if (c.f(F::activation) == static_cast<int64_t>(Activation::LUT)) c.sram(c.f(F::lut_addr), 256, false);
   if (c.f(F::residual)) {
     c.sram(c.f(F::res_addr), oc * type_bytes(c.f(F::res_type)), false, {{ow, c.f(F::res_pix_stride)}, {oh, c.f(F::res_row_stride)}});
@@ -195,13 +199,13 @@ void drain_accesses(Collector& c) {
 void elementwise_accesses(Collector& c) {
   namespace F = vbin;
   const int64_t n[] = {c.f(F::n0), c.f(F::n1), c.f(F::n2), c.f(F::n3)};
-  const auto side = [&](int address, int type, int s0, int s1, int s2, int s3, bool write) {
-    const int64_t e = type_bytes(c.f(type));
+  const auto side = [&](int address, int64_t e, int s0, int s1, int s2, int s3, bool write) {
     c.sram(c.f(address), e, write, {{n[0], c.f(s0) * e}, {n[1], c.f(s1) * e}, {n[2], c.f(s2) * e}, {n[3], c.f(s3) * e}});
   };
-  side(F::a_addr, F::a_type, F::a_s0, F::a_s1, F::a_s2, F::a_s3, false);
-  side(F::b_addr, F::b_type, F::b_s0, F::b_s1, F::b_s2, F::b_s3, false);
-  side(F::out_addr, F::out_type, F::out_s0, F::out_s1, F::out_s2, F::out_s3, true);
+  side(F::a_addr, type_bytes(c.f(F::a_type)), F::a_s0, F::a_s1, F::a_s2, F::a_s3, false);
+  side(F::b_addr, type_bytes(c.f(F::b_type)), F::b_s0, F::b_s1, F::b_s2, F::b_s3, false);
+  if (static_cast<Binary>(c.f(F::function)) == Binary::SELECT) side(F::cond_addr, 1, F::cond_s0, F::cond_s1, F::cond_s2, F::cond_s3, false);
+  side(F::out_addr, type_bytes(c.f(F::out_type)), F::out_s0, F::out_s1, F::out_s2, F::out_s3, true);
 }
 
 void pool_accesses(Collector& c) {

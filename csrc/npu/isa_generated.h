@@ -7,7 +7,7 @@ namespace gadl::npu {
 
 constexpr int kIsaMajor = 1, kIsaMinor = 0;
 constexpr int kHeaderBits = 128, kMostWaits = 3, kMostPosts = 2;
-constexpr int kMostFields = 39;
+constexpr int kMostFields = 45;
 
 enum class Queue : uint8_t { CTL = 0, LD0 = 1, LD1 = 2, LD2 = 3, ST = 4, MMA = 5, VEC = 6 };
 
@@ -15,7 +15,7 @@ enum class Type : uint8_t { I8 = 0, U8 = 1, I16 = 2, I32 = 3, I64 = 4, F16 = 5, 
 
 enum class Round : uint8_t { UP = 0, TFL2 = 1, EVEN = 2, AWAY = 3, FLOOR = 4, ZERO = 5, F32 = 6 };
 
-enum class Binary : uint8_t { ADD = 0, SUB = 1, MUL = 2, MIN = 3, MAX = 4, EQUAL = 5, GREATER = 6, AND = 7, OR = 8, XOR = 9, SHL = 10, SHR = 11 };
+enum class Binary : uint8_t { ADD = 0, SUB = 1, MUL = 2, MIN = 3, MAX = 4, EQUAL = 5, GREATER = 6, AND = 7, OR = 8, XOR = 9, SHL = 10, SHR = 11, SELECT = 12 };
 
 enum class Unary : uint8_t { CAST = 0, NEG = 1, ABS = 2, CLZ = 3, EXP2 = 4, LOG2 = 5, RCP = 6, RSQRT = 7, TANH = 8, SIGMOID = 9, ERF = 10, SIN = 11, COS = 12, ROUND = 13, FLOOR = 14, CEIL = 15 };
 
@@ -24,6 +24,10 @@ enum class Reduce : uint8_t { SUM = 0, MAX = 1, MIN = 2, ABSMAX = 3, ARGMAX = 4,
 enum class Pool : uint8_t { NONE = 0, MAX = 1, AVG = 2 };
 
 enum class Activation : uint8_t { NONE = 0, LEAKY = 1, LUT = 2 };
+
+constexpr float kExp2Polynomial[] = {0x1.0000000000000p+0f, 0x1.62e4300000000p-1f, 0x1.ebfbdc0000000p-3f, 0x1.c6af7c0000000p-5f, 0x1.3b2de00000000p-7f, 0x1.5f08300000000p-10f, 0x1.416b5e0000000p-13f};
+constexpr float kRcpPolynomial[] = {0x1.0f83e00000000p+2f, -0x1.745d180000000p+2f, 0x1.4afd6a0000000p+1f};
+constexpr float kRsqrtPolynomial[] = {0x1.8e62500000000p+1f, -0x1.7a4c540000000p+2f, 0x1.8eb7740000000p+2f, -0x1.381f460000000p+1f};
 
 enum class Op : uint8_t {
   LD = 1,
@@ -212,7 +216,7 @@ constexpr FieldInfo kMMA_MATMULFields[] = {
 };
 
 namespace epi {
-enum : int { acc_addr, oh, ow, oc, x_type, out_addr, out_addr_reg, out_row_stride, out_pix_stride, out_type, bias, bias_addr, bias_addr_reg, per_channel, multiplier_addr, multiplier_addr_reg, shift_addr, shift_addr_reg, multiplier, shift, rounding, requant, zp, lo, hi, activation, lut_addr, lut_addr_reg, slope, residual, res_addr, res_addr_reg, res_row_stride, res_pix_stride, res_type, res_zp, res_multiplier, res_shift, pool };
+enum : int { acc_addr, oh, ow, oc, x_type, out_addr, out_addr_reg, out_row_stride, out_pix_stride, out_type, bias, bias_addr, bias_addr_reg, per_channel, multiplier_addr, multiplier_addr_reg, shift_addr, shift_addr_reg, per_row, row_multiplier_addr, row_multiplier_addr_reg, row_shift_addr, row_shift_addr_reg, multiplier, shift, rounding, requant, zp, lo, hi, activation, lut_addr, lut_addr_reg, slope, slope_shift, residual, res_addr, res_addr_reg, res_row_stride, res_pix_stride, res_type, res_zp, res_multiplier, res_shift, pool };
 }
 constexpr FieldInfo kEPIFields[] = {
   {"acc_addr", 128, 24, false},
@@ -233,31 +237,37 @@ constexpr FieldInfo kEPIFields[] = {
   {"multiplier_addr_reg", 348, 6, false},
   {"shift_addr", 354, 26, false},
   {"shift_addr_reg", 380, 6, false},
-  {"multiplier", 386, 32, true},
-  {"shift", 418, 6, false},
-  {"rounding", 424, 3, false},
-  {"requant", 427, 1, false},
-  {"zp", 428, 16, true},
-  {"lo", 444, 32, true},
-  {"hi", 476, 32, true},
-  {"activation", 508, 2, false},
-  {"lut_addr", 510, 26, false},
-  {"lut_addr_reg", 536, 6, false},
-  {"slope", 542, 32, true},
-  {"residual", 574, 1, false},
-  {"res_addr", 575, 26, false},
-  {"res_addr_reg", 601, 6, false},
-  {"res_row_stride", 607, 26, false},
-  {"res_pix_stride", 633, 24, false},
-  {"res_type", 657, 3, false},
-  {"res_zp", 660, 16, true},
-  {"res_multiplier", 676, 32, true},
-  {"res_shift", 708, 6, false},
-  {"pool", 714, 2, false},
+  {"per_row", 386, 1, false},
+  {"row_multiplier_addr", 387, 26, false},
+  {"row_multiplier_addr_reg", 413, 6, false},
+  {"row_shift_addr", 419, 26, false},
+  {"row_shift_addr_reg", 445, 6, false},
+  {"multiplier", 451, 32, true},
+  {"shift", 483, 6, false},
+  {"rounding", 489, 3, false},
+  {"requant", 492, 1, false},
+  {"zp", 493, 16, true},
+  {"lo", 509, 32, true},
+  {"hi", 541, 32, true},
+  {"activation", 573, 2, false},
+  {"lut_addr", 575, 26, false},
+  {"lut_addr_reg", 601, 6, false},
+  {"slope", 607, 32, true},
+  {"slope_shift", 639, 6, false},
+  {"residual", 645, 1, false},
+  {"res_addr", 646, 26, false},
+  {"res_addr_reg", 672, 6, false},
+  {"res_row_stride", 678, 26, false},
+  {"res_pix_stride", 704, 24, false},
+  {"res_type", 728, 3, false},
+  {"res_zp", 731, 16, true},
+  {"res_multiplier", 747, 32, true},
+  {"res_shift", 779, 6, false},
+  {"pool", 785, 2, false},
 };
 
 namespace vbin {
-enum : int { function, a_addr, a_addr_reg, b_addr, b_addr_reg, out_addr, out_addr_reg, a_type, b_type, out_type, n0, a_s0, b_s0, out_s0, n1, a_s1, b_s1, out_s1, n2, a_s2, b_s2, out_s2, n3, a_s3, b_s3, out_s3, a_zp, b_zp, out_zp, rescale, a_multiplier, a_shift, b_multiplier, b_shift, out_multiplier, out_shift, rounding, lo, hi };
+enum : int { function, a_addr, a_addr_reg, b_addr, b_addr_reg, out_addr, out_addr_reg, cond_addr, cond_addr_reg, a_type, b_type, out_type, n0, a_s0, b_s0, out_s0, cond_s0, n1, a_s1, b_s1, out_s1, cond_s1, n2, a_s2, b_s2, out_s2, cond_s2, n3, a_s3, b_s3, out_s3, cond_s3, a_zp, b_zp, out_zp, rescale, a_multiplier, a_shift, b_multiplier, b_shift, out_multiplier, out_shift, rounding, lo, hi };
 }
 constexpr FieldInfo kVBINFields[] = {
   {"function", 128, 4, false},
@@ -267,38 +277,44 @@ constexpr FieldInfo kVBINFields[] = {
   {"b_addr_reg", 190, 6, false},
   {"out_addr", 196, 26, false},
   {"out_addr_reg", 222, 6, false},
-  {"a_type", 228, 3, false},
-  {"b_type", 231, 3, false},
-  {"out_type", 234, 3, false},
-  {"n0", 237, 24, false},
-  {"a_s0", 261, 32, true},
-  {"b_s0", 293, 32, true},
-  {"out_s0", 325, 32, true},
-  {"n1", 357, 24, false},
-  {"a_s1", 381, 32, true},
-  {"b_s1", 413, 32, true},
-  {"out_s1", 445, 32, true},
-  {"n2", 477, 24, false},
-  {"a_s2", 501, 32, true},
-  {"b_s2", 533, 32, true},
-  {"out_s2", 565, 32, true},
-  {"n3", 597, 24, false},
-  {"a_s3", 621, 32, true},
-  {"b_s3", 653, 32, true},
-  {"out_s3", 685, 32, true},
-  {"a_zp", 717, 16, true},
-  {"b_zp", 733, 16, true},
-  {"out_zp", 749, 16, true},
-  {"rescale", 765, 1, false},
-  {"a_multiplier", 766, 32, true},
-  {"a_shift", 798, 6, false},
-  {"b_multiplier", 804, 32, true},
-  {"b_shift", 836, 6, false},
-  {"out_multiplier", 842, 32, true},
-  {"out_shift", 874, 6, false},
-  {"rounding", 880, 3, false},
-  {"lo", 883, 32, true},
-  {"hi", 915, 32, true},
+  {"cond_addr", 228, 26, false},
+  {"cond_addr_reg", 254, 6, false},
+  {"a_type", 260, 3, false},
+  {"b_type", 263, 3, false},
+  {"out_type", 266, 3, false},
+  {"n0", 269, 24, false},
+  {"a_s0", 293, 32, true},
+  {"b_s0", 325, 32, true},
+  {"out_s0", 357, 32, true},
+  {"cond_s0", 389, 32, true},
+  {"n1", 421, 24, false},
+  {"a_s1", 445, 32, true},
+  {"b_s1", 477, 32, true},
+  {"out_s1", 509, 32, true},
+  {"cond_s1", 541, 32, true},
+  {"n2", 573, 24, false},
+  {"a_s2", 597, 32, true},
+  {"b_s2", 629, 32, true},
+  {"out_s2", 661, 32, true},
+  {"cond_s2", 693, 32, true},
+  {"n3", 725, 24, false},
+  {"a_s3", 749, 32, true},
+  {"b_s3", 781, 32, true},
+  {"out_s3", 813, 32, true},
+  {"cond_s3", 845, 32, true},
+  {"a_zp", 877, 16, true},
+  {"b_zp", 893, 16, true},
+  {"out_zp", 909, 16, true},
+  {"rescale", 925, 1, false},
+  {"a_multiplier", 926, 32, true},
+  {"a_shift", 958, 6, false},
+  {"b_multiplier", 964, 32, true},
+  {"b_shift", 996, 6, false},
+  {"out_multiplier", 1002, 32, true},
+  {"out_shift", 1034, 6, false},
+  {"rounding", 1040, 3, false},
+  {"lo", 1043, 32, true},
+  {"hi", 1075, 32, true},
 };
 
 namespace vun {
@@ -520,8 +536,8 @@ constexpr OpInfo kOps[] = {
   {Op::MMA_CONV, "MMA_CONV", 8, 32, kMMA_CONVFields, 26},
   {Op::MMA_DW, "MMA_DW", 8, 32, kMMA_DWFields, 25},
   {Op::MMA_MATMUL, "MMA_MATMUL", 7, 32, kMMA_MATMULFields, 19},
-  {Op::EPI, "EPI", 12, 32, kEPIFields, 39},
-  {Op::VBIN, "VBIN", 15, 64, kVBINFields, 39},
+  {Op::EPI, "EPI", 13, 32, kEPIFields, 45},
+  {Op::VBIN, "VBIN", 18, 64, kVBINFields, 45},
   {Op::VUN, "VUN", 6, 64, kVUNFields, 16},
   {Op::VLUT, "VLUT", 4, 64, kVLUTFields, 9},
   {Op::VRED, "VRED", 7, 64, kVREDFields, 19},

@@ -30,6 +30,7 @@ int64_t integer_binary(Binary function, int64_t a, int64_t b) {
     case Binary::XOR: return a ^ b;
     case Binary::SHL: return static_cast<int64_t>(static_cast<uint64_t>(a) << (b & 31));
     case Binary::SHR: return a >> (b & 31);
+    case Binary::SELECT: break;  // takes three operands
   }
   throw SimError("VBIN has no such function");
 }
@@ -54,7 +55,7 @@ void binary(Core& core, const Instr& instr) {
   const int64_t at = f(F::a_type), bt = f(F::b_type), ot = f(F::out_type);
   const int64_t ae = type_bytes(at), be = type_bytes(bt), oe = type_bytes(ot);
   const auto rounding = static_cast<Round>(f(F::rounding));
-  const bool real = is_float(ot), rescale = f(F::rescale) != 0, product = function == Binary::MUL;
+  const bool real = is_float(ot), rescale = f(F::rescale) != 0, product = function == Binary::MUL, select = function == Binary::SELECT;
   const auto am = static_cast<int32_t>(f(F::a_multiplier)), bm = static_cast<int32_t>(f(F::b_multiplier)), om = static_cast<int32_t>(f(F::out_multiplier));
   const auto as = static_cast<int>(shift_of(f(F::a_shift))), bs = static_cast<int>(shift_of(f(F::b_shift))), os = static_cast<int>(shift_of(f(F::out_shift)));
   const float low = bits_to_float(static_cast<int32_t>(f(F::lo))), high = bits_to_float(static_cast<int32_t>(f(F::hi)));
@@ -64,9 +65,24 @@ void binary(Core& core, const Instr& instr) {
       for (int64_t j = 0; j < n1; ++j) {
         const uint8_t* a = core.sram(f(F::a_addr) + (l * f(F::a_s3) + k * f(F::a_s2) + j * f(F::a_s1)) * ae);
         const uint8_t* b = core.sram(f(F::b_addr) + (l * f(F::b_s3) + k * f(F::b_s2) + j * f(F::b_s1)) * be);
+        const uint8_t* cond = select ? core.sram(f(F::cond_addr) + l * f(F::cond_s3) + k * f(F::cond_s2) + j * f(F::cond_s1)) : nullptr;
         uint8_t* out = core.sram(f(F::out_addr) + (l * f(F::out_s3) + k * f(F::out_s2) + j * f(F::out_s1)) * oe);
         const int64_t a0 = f(F::a_s0) * ae, b0 = f(F::b_s0) * be, o0 = f(F::out_s0) * oe;
         for (int64_t i = 0; i < n0; ++i, a += a0, b += b0, out += o0) {
+          if (select) {
+            const bool first = cond[i * f(F::cond_s0)] != 0;
+            if (real) {
+              store_float(out, ot, std::min(std::max(first ? load_float(a, at) : load_float(b, bt), low), high));
+              continue;
+            }
+            int64_t value = first ? load_integer(a, at) : load_integer(b, bt);
+            if (rescale) {
+              value = first ? requantize(value - f(F::a_zp), am, as, rounding) : requantize(value - f(F::b_zp), bm, bs, rounding);
+              value = f(F::out_zp) + requantize(value, om, os, rounding);
+            }
+            store_integer(out, ot, clamp64(value, f(F::lo), f(F::hi)));
+            continue;
+          }
           if (real) {
             store_float(out, ot, std::min(std::max(float_binary(function, load_float(a, at), load_float(b, bt)), low), high));
             continue;
@@ -107,6 +123,51 @@ double unary_value(Unary function, double x) {
   }
 }
 
+template <size_t kTerms>
+float polynomial(const float (&terms)[kTerms], float x) {
+  float sum = terms[kTerms - 1];
+  for (size_t i = kTerms - 1; i-- > 0;) sum = std::fma(sum, x, terms[i]);
+  return sum;
+}
+
+float exp2_f32(float x) {
+  if (x != x || x >= 128) return x != x ? x : std::numeric_limits<float>::infinity();
+  if (x < -150) return 0;
+  const float whole = std::nearbyint(x);
+  return std::ldexp(polynomial(kExp2Polynomial, x - whole), static_cast<int>(whole));
+}
+
+float rcp_f32(float x) {
+  if (x == 0 || !std::isfinite(x)) return 1 / x;
+  int exponent;
+  const float m = std::frexp(x, &exponent), size = std::fabs(m);
+  float y = polynomial(kRcpPolynomial, size);
+  for (int i = 0; i < 3; ++i) y = std::fma(y, std::fma(-size, y, 1.0f), y);
+  return std::ldexp(std::copysign(y, x), -exponent);
+}
+
+float rsqrt_f32(float x) {
+  if (x == 0 || !(x > 0) || !std::isfinite(x)) return 1 / std::sqrt(x);
+  int exponent;
+  float m = std::frexp(x, &exponent);
+  if (exponent % 2 != 0) m *= 0.5f, ++exponent;
+  float y = polynomial(kRsqrtPolynomial, m);
+  for (int i = 0; i < 3; ++i) {
+    const float t = m * y, rest = std::fma(m, y, -t);
+    y = std::fma(y * 0.5f, std::fma(-rest, y, std::fma(-t, y, 1.0f)), y);
+  }
+  return std::ldexp(y, -exponent / 2);
+}
+
+float unary_f32(Unary function, float x) {
+  switch (function) {
+    case Unary::EXP2: return exp2_f32(x);
+    case Unary::RCP: return rcp_f32(x);
+    case Unary::RSQRT: return rsqrt_f32(x);
+    default: return static_cast<float>(unary_value(function, x));
+  }
+}
+
 void unary(Core& core, const Instr& instr) {
   namespace F = vun;
   const auto f = [&](int i) { return instr.f[i]; };
@@ -116,7 +177,8 @@ void unary(Core& core, const Instr& instr) {
   uint8_t* out = core.sram(f(F::out_addr));
   for (int64_t i = 0; i < f(F::count); ++i, a += ae, out += oe) {
     if (is_float(ot)) {
-      store_float(out, ot, static_cast<float>(unary_value(function, load_float(a, at))));
+      const float x = load_float(a, at);
+      store_float(out, ot, static_cast<Type>(ot) == Type::F32 ? unary_f32(function, x) : static_cast<float>(unary_value(function, x)));
       continue;
     }
     int64_t value = is_float(at) ? static_cast<int64_t>(std::nearbyint(load_float(a, at))) : load_integer(a, at);

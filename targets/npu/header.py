@@ -29,7 +29,9 @@ def text() -> str:
     ]
     for kind in (isa.Queue, isa.Type, isa.Round, isa.Binary, isa.Unary, isa.Reduce, isa.Pool, isa.Activation):
         lines += _enum(kind)
-    lines += ["enum class Op : uint8_t {", *(f"  {s.name} = {s.opcode}," for s in isa.SPECS), "};", ""]
+    for name, terms in isa.POLYNOMIALS.items():
+        lines.append(f"constexpr float k{name.capitalize()}Polynomial[] = {{{', '.join(f'{t.hex()}f' for t in terms)}}};")
+    lines += ["", "enum class Op : uint8_t {", *(f"  {s.name} = {s.opcode}," for s in isa.SPECS), "};", ""]
     lines += ["struct FieldInfo {", "  const char* name;", "  uint16_t bit;", "  uint8_t bits;", "  bool is_signed;", "};", ""]
     for spec in isa.SPECS:
         if spec.fields:

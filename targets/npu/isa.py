@@ -75,6 +75,7 @@ class Binary(enum.IntEnum):
     XOR = 9
     SHL = 10
     SHR = 11
+    SELECT = 12
 
 
 class Unary(enum.IntEnum):
@@ -123,6 +124,17 @@ class Activation(enum.IntEnum):
     NONE = 0
     LEAKY = 1
     LUT = 2
+
+
+#: f32 coefficients, constant first, of the polynomials behind VUN's f32 functions (how they are used: `VUN`). `exp2` is a
+#: relative minimax fit of 2^r over |r| <= 1/2 within 0.051 * 2^-24; the others are the first guesses of Newton's method.
+POLYNOMIALS: Mapping[str, tuple[float, ...]] = {
+    "exp2": tuple(map(float.fromhex, (
+        "0x1p+0", "0x1.62e430p-1", "0x1.ebfbdcp-3", "0x1.c6af7cp-5", "0x1.3b2de0p-7", "0x1.5f0830p-10", "0x1.416b5ep-13",
+    ))),
+    "rcp": tuple(map(float.fromhex, ("0x1.0f83e0p+2", "-0x1.745d18p+2", "0x1.4afd6ap+1"))),
+    "rsqrt": tuple(map(float.fromhex, ("0x1.8e6250p+1", "-0x1.7a4c54p+2", "0x1.8eb774p+2", "-0x1.381f46p+1"))),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -267,22 +279,28 @@ SPECS: tuple[Spec, ...] = (
         (Field("acc_addr", 24, unit="B"), Field("oh", 16), Field("ow", 16), Field("oc", 16), _type("x_type"), *_sram("out_addr"),
          Field("out_row_stride", 26, unit="B"), Field("out_pix_stride", 24, unit="B"), _type("out_type"),
          Field("bias", 1), *_sram("bias_addr"), Field("per_channel", 1), *_sram("multiplier_addr"), *_sram("shift_addr"),
-         *_requant(), _ROUND, Field("requant", 1), Field("zp", 16, True), *_CLAMP, Field("activation", 2, values=Activation),
-         *_sram("lut_addr"), Field("slope", 32, True, "f32 bits"), Field("residual", 1), *_sram("res_addr"),
+         Field("per_row", 1), *_sram("row_multiplier_addr"), *_sram("row_shift_addr"), *_requant(), _ROUND, Field("requant", 1), Field("zp", 16, True), *_CLAMP, Field("activation", 2, values=Activation),
+         *_sram("lut_addr"), Field("slope", 32, True, "multiplier, or f32 bits"), Field("slope_shift", 6), Field("residual", 1), *_sram("res_addr"),
          Field("res_row_stride", 26, unit="B"), Field("res_pix_stride", 24, unit="B"), _type("res_type"),
          Field("res_zp", 16, True), *_requant("res_"), Field("pool", 2, values=Pool)),
-        "Drains acc[oh][ow][oc]. Integers: y = clamp(zp + R(acc + bias) + R1(res - res_zp), lo, hi), then the 256-entry table "
-        "when activation is LUT (i8). Floats: y = round(clamp(act(acc + bias) + res, lo, hi)). pool: 2x2 windows of stride 2 of "
-        "the results before they are written.",
+        "Drains acc[oh][ow][oc]. Integers: y = clamp(zp + act(R(acc + bias)) + R1(res - res_zp), lo, hi), then the 256-entry table "
+        "when activation is LUT (i8). Floats: y = round(clamp(act(acc + bias) + res, lo, hi)). LEAKY multiplies negative values: "
+        "integers act(r) = Rs(r * slope, slope_shift). pool: 2x2 windows of stride 2 of the results before they are written.",
+        "The scale of R: multiplier and shift; with per_channel entry o of a table (i32 multipliers, u8 shifts); with per_row entry "
+        "p*ow + q of a table of the same form (a row of a matrix product); with both one scale for their product: the multiplier "
+        "round(q_row * q_channel / 2^b) and the shift s_row + s_channel - b, b = 31 (15 for cells of 48 bits), or, where that "
+        "multiplier is below 2^(b-1), the same with b - 1; halves round up; a shift outside 1..62 stops the simulator. Rounding F32: "
+        "multipliers are f32 bits, their product is rounded once.",
     ),
     Spec(
         "VBIN", 16, (Queue.VEC,),
-        (Field("function", 4, values=Binary), *_sram("a_addr"), *_sram("b_addr"), *_sram("out_addr"), _type("a_type"),
-         _type("b_type"), _type("out_type"), *_dims("a", "b", "out", first=0), Field("a_zp", 16, True), Field("b_zp", 16, True),
+        (Field("function", 4, values=Binary), *_sram("a_addr"), *_sram("b_addr"), *_sram("out_addr"), *_sram("cond_addr"),
+         _type("a_type"), _type("b_type"), _type("out_type"), *_dims("a", "b", "out", "cond", first=0), Field("a_zp", 16, True), Field("b_zp", 16, True),
          Field("out_zp", 16, True), Field("rescale", 1), *_requant("a_"), *_requant("b_"), *_requant("out_"), _ROUND, *_CLAMP),
         "Elementwise over four dimensions, strides in elements, 0 broadcasts. rescale, add and sub: clamp(out_zp + Ro(Ra(a - a_zp) "
-        "+- Rb(b - b_zp))); mul: clamp(out_zp + Ro((a - a_zp) * (b - b_zp))). Without rescale the function applies to the plain "
-        "numbers. Floats compute in f32 and round once.",
+        "+- Rb(b - b_zp))); mul: clamp(out_zp + Ro((a - a_zp) * (b - b_zp))). select: cond is of bytes, a where it is not 0, else b, "
+        "with rescale clamp(out_zp + Ro(Ra(a - a_zp))) or the same of b; no other function reads cond. Without rescale the function "
+        "applies to the plain numbers. Floats compute in f32 and round once.",
     ),
     Spec(
         "VUN", 17, (Queue.VEC,),
@@ -291,6 +309,11 @@ SPECS: tuple[Spec, ...] = (
          *_CLAMP),
         "Elementwise over count contiguous elements. CAST with rescale: clamp(out_zp + R(a - a_zp)). f16 results are correctly "
         "rounded.",
+        "f32 results of EXP2, RCP and RSQRT are within 1 ulp and these sequences of fused multiply-adds, P(x) by Horner's rule with "
+        "the coefficients of the table of polynomials. EXP2: n = a rounded to even, P(a - n) * 2^n. RCP: a = m * 2^e with m in "
+        "[1/2, 1); y = P(m); three times y = fma(y, fma(-m, y, 1), y); y * 2^-e. RSQRT: a = m * 2^e with e even and m in [1/4, 1); "
+        "y = P(m); three times t = m * y, d = fma(m, y, -t), y = fma(y / 2, fma(-d, y, fma(-t, y, 1)), y); y * 2^(-e/2). The last "
+        "scaling rounds once where the result is subnormal.",
     ),
     Spec(
         "VLUT", 18, (Queue.VEC,),

@@ -36,7 +36,7 @@ runs on it is *simulated*. Arithmetic is fixed in [numerics.md](numerics.md).
 - `LD` with `decode` reads one zb1 stream, bits from the least significant up. Every block of 64 bytes starts with 3 bits: 0, and the
   bytes follow as they are; or c in 1 to 7, and a 64-bit mask of the non-zero bytes follows, then each of them in c + 1 bits. DRAM
   moves the encoded bytes, SRAM takes the decoded ones; the decoder keeps pace.
-- `LDG`, `STS`, `VQ`, grouped products, `select` of VBIN and the drain's requantisation per row are not declared yet.
+- `LDG`, `STS`, `VQ` and grouped products are not declared yet.
 - A counting wait takes the count away; programs of the compiler use one semaphore per pair of queues.
 
 ## Encoding
@@ -56,6 +56,8 @@ def text() -> str:
     lines += ["", "## Enumerations", "", "| name | values |", "|---|---|"]
     kinds: tuple[type[enum.IntEnum], ...] = (isa.Queue, isa.Type, isa.Round, isa.Binary, isa.Unary, isa.Reduce, isa.Pool, isa.Activation)
     lines += [f"| {k.__name__} | {', '.join(f'{m.name} {m.value}' for m in k)} |" for k in kinds]
+    lines += ["", "## Polynomials of f32 functions", "", "| function | coefficients, constant first |", "|---|---|"]
+    lines += [f"| {name} | {', '.join(f'`{c.hex()}`' for c in terms)} |" for name, terms in isa.POLYNOMIALS.items()]
     lines += ["", "## Instructions", ""]
     for spec in isa.SPECS:
         queues = ", ".join(q.name for q in spec.queues)
