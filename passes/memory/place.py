@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Placement on chip: an address for every buffer, and the step from which each early load may hold its place.
 
-All buffers are placed in the order of their first use. What is loaded ahead of time then
-moves to where it may begin as early as it wants to, or as early as there is room.
+What is loaded ahead of time goes round from the top of memory downwards, in what the others leave free, and begins as early
+as it wants to, or as early as there is room. The others are placed first, by one of several rules. A buffer that finds no
+room comes first, and all begin again.
 """
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,51 +19,74 @@ from gadl.passes.plan.program import Buffer, Program
 from .allocate import AllocationError
 from .banks import Banks
 
+#: How often a buffer without room may begin everything again.
+RESTARTS = 24
+
+
+class Order(enum.Enum):
+    """Which buffers are placed first, those that come early aside."""
+
+    #: The one that is used first.
+    USE = "use"
+    #: The one with the most bytes times steps.
+    AREA = "area"
+
+
+class Rule(enum.Enum):
+    """Which free address a buffer takes."""
+
+    #: The lowest.
+    LOWEST = "lowest"
+    #: The lowest or the highest, where it meets the least company in its banks.
+    ENDS = "ends"
+    #: Any, where it meets the least company, below what wants to come early.
+    COMPANY = "company"
+
+
+@dataclass(frozen=True)
+class Policy:
+    """An order and a rule."""
+
+    order: Order
+    rule: Rule
+
 
 class _Map:
     """Placed buffers as rectangles of steps and addresses."""
 
-    def __init__(self, capacity: int, count: int, banks: Banks | None) -> None:
-        self.capacity, self.banks = capacity, banks
+    def __init__(self, capacity: int, count: int) -> None:
+        self.capacity = capacity
         self.rows = np.zeros((count, 4), np.int64)  # start, end, first step, last step
-        self.used = 0
+        self.used, self.turn = 0, capacity
 
-    def best(self, buffer: Buffer, first: int, last: int) -> int | None:
-        """The address where the buffer meets the least company, then the one released longest ago, then the lowest."""
-        best: tuple[float, int, int] | None = None
-        for gap in self.gaps(first, last):
-            for start in _starts(gap, buffer, self.banks):
-                released = self.released(start, start + buffer.size, first)
-                met = self.banks.meeting(buffer, start) if self.banks is not None else 0.0
-                key = (met, released, start)
-                if best is None or key < best:
-                    best = key
-        return None if best is None else best[2]
-
-    def add(self, start: int, size: int, first: int, last: int) -> int:
-        """Occupy a rectangle; returns its number."""
+    def add(self, start: int, size: int, first: int, last: int) -> None:
+        """Occupy a rectangle."""
+        self.rows[self.used] = start, start + size, first, last
         self.used += 1
-        self.set(self.used - 1, start, size, first, last)
-        return self.used - 1
 
-    def set(self, number: int, start: int, size: int, first: int, last: int) -> None:
-        """Give a rectangle other sides."""
-        self.rows[number] = start, start + size, first, last
-
-    def remove(self, number: int) -> None:
-        """Free a rectangle."""
-        self.rows[number] = 0, 0, 1, 0
-
-    def gaps(self, first: int, last: int) -> list[tuple[int, int]]:
-        """The address ranges that are free in all of the steps."""
+    def gaps(self, first: int, last: int, limit: int | None = None) -> list[tuple[int, int]]:
+        """The address ranges below `limit` that are free in all of the steps."""
+        end = self.capacity if limit is None else limit
         rows = self.rows[: self.used]
         busy = rows[(rows[:, 2] <= last) & (rows[:, 3] >= first)]
         at, found = 0, []
-        for start, end in sorted(map(tuple, busy[:, :2].tolist())):
-            if start > at:
-                found.append((at, start))
-            at = max(at, end)
-        return [*found, (at, self.capacity)] if at < self.capacity else found
+        for low, high in sorted(map(tuple, busy[:, :2].tolist())):
+            if min(low, end) > at:
+                found.append((at, min(low, end)))
+            at = max(at, high)
+        return [*found, (at, end)] if at < end else found
+
+    def next(self, buffer: Buffer, first: int, last: int) -> int | None:
+        """The highest address with room below the last that this gave; from the top where there is none."""
+        found = None
+        for low, high in reversed(self.gaps(first, last)):
+            below = _last_start(low, min(high, self.turn), buffer)
+            if below >= low:
+                found = below
+                break
+            found = _last_start(low, high, buffer) if found is None and _last_start(low, high, buffer) >= low else found
+        self.turn = self.turn if found is None else found
+        return found
 
     def released(self, start: int, end: int, first: int) -> int:
         """The last step before `first` in which somebody used the range; -1 for never."""
@@ -70,74 +96,130 @@ class _Map:
 
 
 def place(
-    program: Program, memory: str, capacity: int, wanted: Mapping[int, int], banks: Banks | None = None
+    program: Program, memory: str, capacity: int, wanted: Mapping[int, int], policy: Policy, banks: Banks | None = None
 ) -> dict[int, int]:
-    """Give every buffer of `memory` an address.
+    """Give every buffer of `memory` an address; raises `AllocationError` when they do not fit by this policy.
 
     `wanted` names the buffers that may come early, by `id`, and the step from which they want their place. Returns the step
-    from which each of them has it. Where the buffers do not fit in the order of their first use, they are packed, the largest
-    first and whatever their company. Raises `AllocationError` when that does not fit either.
+    from which each of them has it.
     """
-    spans = program.lifetimes()
-    buffers = [b for b in program.buffers if b.memory == memory and b.address is None and id(b) in spans]
-    by_use = sorted(buffers, key=lambda b: spans[id(b)][0])
-    try:
-        return _place(program, by_use, spans, _Map(capacity, len(program.buffers), banks), wanted)
-    except AllocationError:
-        for buffer in buffers:
-            buffer.address = None
-        by_size = sorted(by_use, key=lambda b: b.size, reverse=True)
-        return _place(program, by_size, spans, _Map(capacity, len(program.buffers), None), wanted)
+    placement = _Placement(program, memory, capacity, wanted, policy, banks)
+    for _ in range(RESTARTS):
+        try:
+            return placement.run()
+        except _NoRoom as problem:
+            error = placement.refuse(problem.buffer)
+    raise error
 
 
-def _place(
-    program: Program, buffers: list[Buffer], spans: Mapping[int, tuple[int, int]], map_: _Map, wanted: Mapping[int, int]
-) -> dict[int, int]:
-    """Place buffers in the given order; then let those that may come early begin earlier."""
-    rows: dict[int, int] = {}
-    for buffer in buffers:
-        first, last = spans[id(buffer)]
-        address = map_.best(buffer, first, last)
+class _NoRoom(Exception):
+    def __init__(self, buffer: Buffer) -> None:
+        self.buffer = buffer
+
+
+class _Placement:
+    """One call of `place`."""
+
+    def __init__(
+        self, program: Program, memory: str, capacity: int, wanted: Mapping[int, int], policy: Policy, banks: Banks | None
+    ) -> None:
+        self.program, self.memory, self.capacity, self.wanted, self.policy = program, memory, capacity, wanted, policy
+        self.banks = banks or Banks(capacity, {})
+        self.spans = program.lifetimes()
+        self.buffers = [b for b in program.buffers if b.memory == memory and b.address is None and id(b) in self.spans]
+        self.urgent: list[Buffer] = []
+        self.ahead = np.zeros(len(program.steps), np.int64)
+        for buffer in self.buffers:
+            if id(buffer) in wanted:
+                self.ahead[wanted[id(buffer)] : self.spans[id(buffer)][1] + 1] += buffer.size
+
+    def run(self) -> dict[int, int]:
+        """Place everything, those that found no room before first."""
+        urgent = {id(b) for b in self.urgent}
+        early = [b for b in self.buffers if id(b) in self.wanted and id(b) not in urgent]
+        early.sort(key=lambda b: (self.wanted[id(b)], self.spans[id(b)][0]))
+        others = [b for b in self.buffers if id(b) not in self.wanted and id(b) not in urgent]
+        others.sort(key=self._rank)
+        self.map = _Map(self.capacity, len(self.program.buffers))
+        for buffer in (*self.urgent, *others):
+            first, last = self.spans[id(buffer)]
+            self._settle(buffer, self._address(buffer, first, last), first, last)
+        begun = {id(b): self.spans[id(b)][0] for b in self.urgent if id(b) in self.wanted}
+        return begun | {id(b): self._early(b, self.wanted[id(b)]) for b in early}
+
+    def refuse(self, buffer: Buffer) -> AllocationError:
+        """A buffer found no room: it comes first from now on. Returns what to say if that does not help."""
+        for other in self.buffers:
+            other.address = None
+        if buffer not in self.urgent:
+            self.urgent.insert(0, buffer)
+        return AllocationError(self.memory, buffer.size, self.capacity, self.program.steps[self.spans[id(buffer)][0]].op)
+
+    def _rank(self, buffer: Buffer) -> int:
+        first, last = self.spans[id(buffer)]
+        return first if self.policy.order is Order.USE else -buffer.size * (last - first)
+
+    def _address(self, buffer: Buffer, first: int, last: int) -> int | None:
+        """The address that the rule prefers."""
+        match self.policy.rule:
+            case Rule.LOWEST:
+                return min(self._starts(buffer, first, last), default=None)
+            case Rule.ENDS:
+                starts = list(self._starts(buffer, first, last))
+                ends = (min(starts), max(starts)) if starts else ()
+                return min(ends, key=lambda start: self.banks.meeting(buffer, start), default=None)
+            case _:
+                limit = self.capacity - int(self.ahead[first : last + 1].max())
+                found = self._company(buffer, first, last, limit)
+                return self._company(buffer, first, last, self.capacity) if found is None else found
+
+    def _company(self, buffer: Buffer, first: int, last: int, limit: int) -> int | None:
+        """Where the buffer meets the least company, then what was released longest ago, then the lowest address."""
+
+        def rank(start: int) -> tuple[float, int, int]:
+            return self.banks.meeting(buffer, start), self.map.released(start, start + buffer.size, first), start
+
+        return min(self._starts(buffer, first, last, limit, edges=True), key=rank, default=None)
+
+    def _starts(self, buffer: Buffer, first: int, last: int, limit: int | None = None, edges: bool = False) -> Iterator[int]:
+        """Where a buffer may start: at the ends of every gap, and with `edges` where it begins or ends with a group of banks."""
+        step = buffer.alignment
+        for low, high in self.map.gaps(first, last, limit):
+            lowest, highest = -(-low // step) * step, _last_start(low, high, buffer)
+            if highest >= lowest:
+                found = {lowest, highest}
+                if edges:
+                    for edge in range((lowest // self.banks.size + 1) * self.banks.size, high, self.banks.size):
+                        found |= {edge, (edge - buffer.size) // step * step}
+                yield from sorted(start for start in found if lowest <= start <= highest)
+
+    def _early(self, buffer: Buffer, wanted: int) -> int:
+        """Place a buffer from `wanted` on, or from the earliest step from which there is room; returns that step."""
+        first, last = self.spans[id(buffer)]
+        low, high = min(wanted, first), first
+        if not self._fits(buffer, low, last):
+            while low + 1 < high:
+                middle = (low + high) // 2
+                if self._fits(buffer, middle, last):
+                    high = middle
+                else:
+                    low = middle
+            low = high
+        self._settle(buffer, self.map.next(buffer, low, last), low, last)
+        return low
+
+    def _fits(self, buffer: Buffer, first: int, last: int) -> bool:
+        """True when some free range holds the buffer; more steps never free one."""
+        return next(self._starts(buffer, first, last), None) is not None
+
+    def _settle(self, buffer: Buffer, address: int | None, first: int, last: int) -> None:
+        """Give a buffer the address that was found for it."""
         if address is None:
-            raise AllocationError(buffer.memory, buffer.size, map_.capacity, program.steps[first].op)
+            raise _NoRoom(buffer)
         buffer.address = address
-        rows[id(buffer)] = map_.add(address, buffer.size, first, last)
-    begun: dict[int, int] = {}
-    for buffer in sorted((b for b in buffers if id(b) in wanted), key=lambda b: spans[id(b)][0]):
-        map_.remove(rows[id(buffer)])
-        begun[id(buffer)] = _early(map_, buffer, wanted[id(buffer)], spans[id(buffer)])
-        map_.set(rows[id(buffer)], buffer.address or 0, buffer.size, begun[id(buffer)], spans[id(buffer)][1])
-    return begun
+        self.map.add(address, buffer.size, first, last)
 
 
-def _early(map_: _Map, buffer: Buffer, wanted: int, span: tuple[int, int]) -> int:
-    """Place a buffer from `wanted` on, or from the earliest step from which there is room; returns that step."""
-    low, high = min(wanted, span[0]), span[0]
-    if not _fits(map_, buffer, low, span[1]):
-        while low + 1 < high:
-            middle = (low + high) // 2
-            if _fits(map_, buffer, middle, span[1]):
-                high = middle
-            else:
-                low = middle
-        low = high
-    buffer.address = map_.best(buffer, low, span[1])
-    return low
-
-
-def _fits(map_: _Map, buffer: Buffer, first: int, last: int) -> bool:
-    """True when some free range holds the buffer; more steps never free one."""
-    return any(-(-start // buffer.alignment) * buffer.alignment + buffer.size <= end for start, end in map_.gaps(first, last))
-
-
-def _starts(gap: tuple[int, int], buffer: Buffer, banks: Banks | None) -> Iterator[int]:
-    """Where a buffer may start in a gap: at its ends, and so that it begins or ends with a group of banks."""
-    step = buffer.alignment
-    first, final = -(-gap[0] // step) * step, (gap[1] - buffer.size) // step * step
-    if final < first:
-        return
-    found = [first, final]
-    if banks is not None:
-        for edge in range((first // banks.size + 1) * banks.size, gap[1], banks.size):
-            found += [edge, (edge - buffer.size) // step * step]
-    yield from sorted({start for start in found if first <= start <= final})
+def _last_start(low: int, high: int, buffer: Buffer) -> int:
+    """The last aligned address from which the buffer ends at `high`; below `low` where there is no room."""
+    return (high - buffer.size) // buffer.alignment * buffer.alignment

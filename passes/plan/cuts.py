@@ -1,44 +1,210 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where to cut a sequence of layers into groups: dynamic programming over all intervals that are possible."""
+"""Where to cut a sequence of layers into groups, and which values stay on chip between them.
+
+Dynamic programming over cuts with a beam of labels. A label is a state behind some layers: the time so far, the constants of
+later layers that are on chip already (the stock), and the values that are kept there. While the arrays work, memory that is
+idle loads constants ahead, as far as there is room; so a group that leaves room pays for the weights of those behind it.
+Nothing here knows a machine.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
 
-T = TypeVar("T")
+import numpy as np
+
+from .tiling import Floats
+
+#: Labels that are followed at each cut.
+BEAM = 24
+#: Results of one group of which every subset is tried as kept; of more, all or none.
+MOST_SUBSETS = 3
 
 
 @dataclass(frozen=True)
-class Interval(Generic[T]):
-    """Layers `[first, end)` as one group: its cost and how it is done."""
+class Memory:
+    """What the groups share: on-chip `capacity` in bytes, off-chip `rate` in bytes per cycle and `latency` in cycles."""
+
+    capacity: float
+    rate: float
+    latency: float
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """A value that a group reads from outside, or leaves for later: its bytes, and those of its band where it passes memory."""
+
+    value: int
+    size: int
+    band: Floats
+
+
+@dataclass(frozen=True)
+class Ways:
+    """How layers `[first, end)` may run as one group; vectors are over the ways.
+
+    `parts` is the number of iterations (0: a layer from memory to memory, alone on the chip), `work` the cycles of the busiest
+    engine, memory aside, `inside` the bytes of values that live within the group. `constants` lie on chip to the end where
+    `resident`; elsewhere `piece` bytes of them at a time. `shared`: where all happens in one iteration, a kept result takes the
+    place of an operand.
+    """
 
     first: int
     end: int
-    cost: float
-    choice: T
+    parts: Floats
+    work: Floats
+    inside: Floats
+    constants: int
+    resident: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
+    piece: int
+    reads: tuple[Crossing, ...] = ()
+    results: tuple[Crossing, ...] = ()
+    shared: bool = False
 
 
-def cheapest_cuts(count: int, options: Callable[[int], Iterable[Interval[T]]]) -> list[Interval[T]]:
-    """The intervals of least total cost that cover `[0, count)`.
+@dataclass(frozen=True)
+class Cut:
+    """A group that was chosen: layers `[first, end)`, iterations, and the results that stay on chip."""
 
-    `options(first)` gives every possible group that starts there. Raises `ValueError` when no cover exists.
+    first: int
+    end: int
+    parts: int
+    kept: frozenset[int]
+
+
+@dataclass(frozen=True)
+class _Label:
+    time: float
+    stock: float
+    kept: frozenset[int]
+    cut: Cut | None = None
+    before: _Label | None = None
+
+    def worth(self, rate: float) -> float:
+        """When memory would be done with what is on chip: the label's rank."""
+        return self.time - self.stock / rate
+
+
+@dataclass
+class _Bucket:
+    """Candidates at one cut."""
+
+    time: list[Floats] = field(default_factory=list)
+    stock: list[Floats] = field(default_factory=list)
+    origin: list[tuple[Ways, list[_Label], frozenset[int], list[frozenset[int]]]] = field(default_factory=list)
+
+
+class CutSearch:
+    """The search. `ways(first)` gives every group that starts at a layer.
+
+    `last` is the last layer that reads each value, `sizes` the values that may stay on chip and their bytes, `constants` the
+    bytes of every layer's constants.
     """
-    best: list[float] = [math.inf] * count + [0.0]
-    chosen: list[Interval[T] | None] = [None] * count
-    for first in range(count - 1, -1, -1):
-        for option in options(first):
-            total = option.cost + best[option.end]
-            if total < best[first]:
-                best[first], chosen[first] = total, option
-    found: list[Interval[T]] = []
-    at = 0
-    while at < count:
-        step = chosen[at]
-        if step is None:
-            raise ValueError(f"no group starts at layer {at}")
-        found.append(step)
-        at = step.end
-    return found
+
+    def __init__(
+        self, ways: Callable[[int], Iterable[Ways]], memory: Memory, last: Mapping[int, int], sizes: Mapping[int, int],
+        constants: Sequence[int],
+    ) -> None:  # fmt: skip
+        self.ways, self.memory, self.last, self.sizes = ways, memory, last, sizes
+        self.count = len(constants)
+        self.behind = np.concatenate([np.cumsum(constants[::-1])[::-1], [0]]).astype(float)
+
+    def run(self) -> list[Cut]:
+        """The groups of least time; `ValueError` where no sequence of groups covers all layers."""
+        buckets = [_Bucket() for _ in range(self.count + 1)]
+        labels = [_Label(0.0, 0.0, frozenset())]
+        for at in range(self.count):
+            if at:
+                labels = self._best(buckets[at])
+            if labels:
+                for ways in self.ways(at):
+                    self._follow(ways, labels, buckets[ways.end])
+        found = self._best(buckets[self.count]) if self.count else labels
+        if not found:
+            raise ValueError("no sequence of groups covers all layers")
+        label: _Label | None = min(found, key=lambda item: item.time)
+        cuts: list[Cut] = []
+        while label is not None and label.cut is not None:
+            cuts.append(label.cut)
+            label = label.before
+        return cuts[::-1]
+
+    def _follow(self, ways: Ways, labels: list[_Label], bucket: _Bucket) -> None:
+        """Every label goes on with every way and every choice of kept results."""
+        time = np.array([label.time for label in labels])[:, None]
+        stock = np.array([label.stock for label in labels])[:, None]
+        live = np.array([float(sum(self.sizes[v] for v in label.kept)) for label in labels])[:, None]
+        loaded = np.zeros((len(labels), 1))
+        bands = np.tile(ways.inside, (len(labels), 1))
+        for row, label in enumerate(labels):
+            for item in ways.reads:
+                if item.value not in label.kept:
+                    loaded[row] += item.size
+                    bands[row] += item.band
+        for kept in self._choices(ways):
+            stored = sum(item.size for item in ways.results if item.value not in kept)
+            held = live + bands + sum(item.band for item in ways.results if item.value not in kept)
+            held = held + sum(item.size for item in ways.results if item.value in kept) * ~(ways.shared & (ways.parts == 1))
+            then, left = self._advance(ways, time, stock, held, loaded, stored)
+            if np.isfinite(then).any():
+                alive = [frozenset(v for v in (label.kept | kept) if self.last[v] >= ways.end) for label in labels]
+                bucket.time.append(then)
+                bucket.stock.append(left)
+                bucket.origin.append((ways, labels, kept, alive))
+
+    def _choices(self, ways: Ways) -> list[frozenset[int]]:
+        values = [item.value for item in ways.results if item.value in self.sizes]
+        if len(values) > MOST_SUBSETS:
+            return [frozenset(), frozenset(values)]
+        return [frozenset(c) for n in range(len(values) + 1) for c in combinations(values, n)]
+
+    def _advance(
+        self, ways: Ways, time: Floats, stock: Floats, held: Floats, loaded: Floats, stored: float
+    ) -> tuple[Floats, Floats]:
+        """Time and stock behind a group, over labels and ways; the time is infinite where it does not fit."""
+        memory, alone = self.memory, ways.parts == 0
+        parts = np.maximum(ways.parts, 1)
+        room = memory.capacity - held
+        there = np.minimum(stock, room)
+        mine = np.minimum(there, ways.constants)
+        rest = ways.constants - mine
+        late = np.where(
+            ways.resident,
+            np.maximum(rest / memory.rate - ways.work / parts, 0),
+            np.maximum(np.minimum(ways.piece, ways.constants) - mine, 0) / memory.rate,
+        )
+        ramp = memory.latency * ((loaded > 0) * 2.0 + (stored > 0)) + loaded / parts / memory.rate
+        moved = loaded + stored + rest
+        transfers = parts * (len(ways.reads) + (stored > 0)) + 2.0 * (ways.end - ways.first)
+        length = np.maximum(ways.work + late + ramp, moved / memory.rate + transfers * memory.latency / 4)
+        spare = length * memory.rate - moved
+        left = np.minimum(there - mine + spare, room - np.where(ways.resident, ways.constants, 0))
+        left = np.where(alone, 0, np.minimum(left, self.behind[ways.end]))
+        fits = np.where(alone, held == 0, room >= np.where(ways.resident, ways.constants, min(ways.piece, ways.constants)))
+        return np.where(fits, time + length, np.inf), left
+
+    def _best(self, bucket: _Bucket) -> list[_Label]:
+        """The labels that no other beats, at most `BEAM` of them."""
+        if not bucket.time:
+            return []
+        time, stock = np.concatenate([t.ravel() for t in bucket.time]), np.concatenate([s.ravel() for s in bucket.stock])
+        rank = time - stock / self.memory.rate
+        starts = np.cumsum([0, *(t.size for t in bucket.time)])
+        chosen = dict.fromkeys((*np.argsort(time)[: 4 * BEAM].tolist(), *np.argsort(rank)[: 8 * BEAM].tolist()))
+        most: dict[frozenset[int], float] = {}
+        found: list[_Label] = []
+        for index in sorted(chosen, key=lambda i: (time[i], -stock[i])):
+            if not np.isfinite(time[index]):
+                break
+            source = int(np.searchsorted(starts, index, "right")) - 1
+            ways, labels, kept, alive = bucket.origin[source]
+            row, way = divmod(int(index - starts[source]), len(ways.parts))
+            if stock[index] <= most.get(alive[row], -1.0):
+                continue
+            most[alive[row]] = float(stock[index])
+            cut = Cut(ways.first, ways.end, int(ways.parts[way]), kept)
+            found.append(_Label(float(time[index]), float(stock[index]), alive[row], cut, labels[row]))
+        found.sort(key=lambda label: label.worth(self.memory.rate))
+        return found[:BEAM]

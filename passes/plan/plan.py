@@ -30,7 +30,8 @@ class LayerPlan:
 
     `ops` are indices into the segment's ops: the layer's op and what its drain absorbs. By itself a layer makes output tiles
     of `rows` and `channels`; `weights_resident`: all weights stay on chip for the whole layer. In a group `channels` is the
-    chunk of output channels whose weights are loaded at a time (0: all), and the group decides on rows.
+    chunk of output channels whose weights are loaded at a time (0: all), and the group decides on rows. `kept`: the result
+    stays on chip, whole, until its last reader has run, for later groups; who cannot read it there finds it in memory.
     """
 
     ops: tuple[int, ...]
@@ -38,6 +39,7 @@ class LayerPlan:
     channels: int = 0
     order: LoopOrder = LoopOrder.ROWS
     weights_resident: bool = True
+    kept: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,4 +82,5 @@ def _layer(data: dict[str, Any]) -> LayerPlan:
         int(data["channels"]),
         LoopOrder(data["order"]),
         bool(data["weights_resident"]),
+        bool(data["kept"]),
     )

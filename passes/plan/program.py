@@ -51,7 +51,7 @@ class Step:
     """One instruction for one engine.
 
     `payload` is the target's instruction: a name and fields whose values may be `Ref`. `cycles` is the analytic cost, `op`
-    the index of the segment's op that it belongs to.
+    the index of the segment's op that it belongs to; `early` steps only bring data nearer, and may come as soon as they can.
     """
 
     engine: str
@@ -61,6 +61,7 @@ class Step:
     writes: tuple[Region, ...]
     op: int
     cycles: int = 0
+    early: bool = False
 
 
 @dataclass(slots=True)

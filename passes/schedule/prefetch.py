@@ -1,28 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
 """Prefetch: loads of constants move ahead in program order, so that memory is busy while the arrays are.
 
-Wherever the transfers that the computation asks for leave the memory idle, the next load begins; where the on-chip memory
-has no room so early, it begins as soon as there is (`gadl.passes.memory.place`). Loads keep their order.
+Wherever the transfers that the computation asks for leave the memory idle, the next load begins, as soon as the on-chip
+memory has room for it (`gadl.passes.memory.place`). Loads keep their order.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from gadl.passes.plan.program import Program, Step
+from gadl.passes.plan.rows import Ints
 from gadl.passes.plan.tiling import Floats
 
 
-def wanted_starts(program: Program, memory: str, constants: str, transfers: Sequence[str]) -> dict[int, int]:
+def wanted_starts(
+    program: Program, memory: str, constants: str, transfers: Sequence[str], capacity: int, rate: float, depth: int
+) -> dict[int, int]:
     """The step at which each load of constants into `memory` should begin, by `id` of the buffer that it fills.
 
-    `constants` is the memory that nobody writes, `transfers` are the engines that load and store.
+    `constants` is the memory that nobody writes; `transfers` are the engines that load and store, `rate` bytes per cycle
+    together, and `depth` of them must be at work for that. At no step do the buffers there are, early ones among them, exceed
+    `capacity` bytes.
     """
     steps = program.steps
     spans = program.lifetimes()
-    times = _times(steps, transfers)
     loads = {
         i: s.writes[0].buffer
         for i, s in enumerate(steps)
@@ -32,23 +37,73 @@ def wanted_starts(program: Program, memory: str, constants: str, transfers: Sequ
     for buffer in loads.values():
         filled[id(buffer)] = filled.get(id(buffer), 0) + 1
     waiting = [i for i, b in loads.items() if filled[id(b)] == 1 and spans[id(b)][0] == i]
+    used = _use(program, memory, spans)
     found: dict[int, int] = {}
-    busy_until, following = 0.0, 0
+    clock = _Clock(transfers, rate, depth)
+    following, earliest = 0, -1
     for index, step in enumerate(steps):
-        if step.engine in transfers and (index not in loads or id(loads[index]) not in found):
-            busy_until = max(busy_until, float(times[index])) + step.cycles
-        until = times[index + 1] if index + 1 < len(steps) else times[index]
-        while following < len(waiting) and (waiting[following] <= index or busy_until < until):
-            load = waiting[following]
-            following += 1
-            found[id(loads[load])] = index
+        if index not in loads or id(loads[index]) not in found:
+            clock.run(step)
+        while following < len(waiting) and (waiting[following] <= index or clock.idle):
+            load, size = waiting[following], loads[waiting[following]].size
             if load > index:
-                busy_until = max(busy_until, float(times[index])) + steps[load].cycles
+                if earliest < 0:
+                    full = np.flatnonzero(used[index:load] + size > capacity)
+                    earliest = index + int(full[-1]) + 1 if len(full) else index
+                if earliest > index:
+                    break
+                used[index:load] += size
+                clock.run(steps[load])
+            found[id(loads[load])] = index
+            following, earliest = following + 1, -1
     return found
 
 
+class _Clock:
+    """When things happen: engines side by side, transfers one after another at the full rate of memory."""
+
+    def __init__(self, transfers: Sequence[str], rate: float, depth: int) -> None:
+        self.transfers, self.rate = transfers, rate
+        self.now = 0.0
+        self._engines: dict[str, float] = {}
+        self._ready: dict[int, float] = {}
+        self._ends = deque([0.0] * depth, depth)
+
+    @property
+    def idle(self) -> bool:
+        """True when memory could do with another transfer."""
+        return self._ends[0] <= self.now
+
+    def run(self, step: Step) -> None:
+        """A step is done as soon as its engine and its operands are there."""
+        if step.engine in self.transfers:
+            size = sum(r.size for r in (step.reads if len(step.writes) != 1 else step.writes))
+            end = max(self._ends[-1], self.now) + size / self.rate
+            self._ends.append(end)
+            for region in step.writes:
+                self._ready[id(region.buffer)] = end
+            return
+        begin = max([self._engines.get(step.engine, 0.0), *(self._ready.get(id(r.buffer), 0.0) for r in step.reads)])
+        end = begin + step.cycles
+        self._engines[step.engine] = end
+        for region in step.writes:
+            self._ready[id(region.buffer)] = end
+        self.now = max(self.now, begin)
+
+
+def _use(program: Program, memory: str, spans: Mapping[int, tuple[int, int]]) -> Ints:
+    """Bytes of a memory in use at each step."""
+    change = np.zeros(len(program.steps) + 1, np.int64)
+    for buffer in program.buffers:
+        if buffer.memory == memory and id(buffer) in spans:
+            first, last = spans[id(buffer)]
+            change[first] += buffer.size
+            change[last + 1] -= buffer.size
+    return np.cumsum(change[:-1])
+
+
 def move_loads(program: Program, begun: Mapping[int, int]) -> None:
-    """Put every load at the step from which its buffer has its place; a load never passes another."""
+    """Put every load at the step from which its buffer has its place; a load of constants never passes another."""
     position = list(range(len(program.steps)))
     latest = -1
     for index, step in enumerate(program.steps):
@@ -58,6 +113,25 @@ def move_loads(program: Program, begun: Mapping[int, int]) -> None:
             position[index] = min(index, latest)
     order = sorted(range(len(position)), key=lambda i: (position[i], position[i] == i, i))
     program.steps[:] = [program.steps[i] for i in order]
+
+
+def share_queues(program: Program, queues: Sequence[str], rate: float) -> None:
+    """Give each load the one of `queues` that is free first; `rate` is what all of them move together.
+
+    While `early` steps are coming, the first queue is theirs: what the computation waits for never waits behind constants.
+    """
+    steps = program.steps
+    times = _times(steps, queues)
+    coming = np.array([times[i] for i, s in enumerate(steps) if s.early and s.engine in queues])
+    free = dict.fromkeys(queues, 0.0)
+    for step, now in zip(steps, times):
+        if step.engine not in free:
+            continue
+        length = sum(r.size for r in step.writes) / rate * len(queues)
+        start = int(np.searchsorted(coming, now))
+        reserved = not step.early and start < len(coming) and coming[start] < max(now, free[queues[0]]) + length
+        step.engine = min(queues[1:] if reserved and len(queues) > 1 else queues, key=lambda queue: free[queue])
+        free[step.engine] = max(free[step.engine], float(now)) + length
 
 
 def _times(steps: Sequence[Step], transfers: Sequence[str]) -> Floats:

@@ -6,25 +6,36 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from gadl.passes.memory.allocate import AllocationError, allocate
-from gadl.passes.memory.place import place
+from gadl.passes.memory.place import Order, Policy, Rule, place
 from gadl.passes.plan.program import Program, Step
-from gadl.passes.schedule.prefetch import move_loads, wanted_starts
+from gadl.passes.schedule.hoist import hoist_early
+from gadl.passes.schedule.prefetch import move_loads, share_queues, wanted_starts
 
 from .affinity import bank_use
 from .expand.context import CONSTANTS, SRAM
 from .machine import Machine
 
+#: Part of SRAM that early loads may fill: what is left takes the gaps between buffers.
+FULL = 0.95
+#: How buffers are placed, one arrangement for each; None: in turn, without early loads.
+POLICIES: tuple[Policy | None, ...] = (*(Policy(order, rule) for order in Order for rule in Rule), None)
+
 
 def arrangements(program: Program, machine: Machine) -> Iterator[Program]:
     """`program` in each arrangement that fits, one after another; raises `AllocationError` when none does."""
-    steps, problem, found = list(program.steps), None, False
-    for arrange in (_ahead, _in_turn):
-        program.steps[:] = steps
+    steps = [(step, step.engine) for step in program.steps]
+    ahead = _Ahead(program, machine)
+    problem, found = None, False
+    for policy in POLICIES:
+        _restore(program, steps)
         for buffer in program.buffers:
             if buffer.memory == SRAM:
                 buffer.address = None
         try:
-            arrange(program, machine)
+            if policy is None:
+                allocate(program, SRAM, machine.sram_bytes)
+            else:
+                ahead.arrange(policy)
         except AllocationError as error:
             problem = problem or error
             continue
@@ -34,27 +45,40 @@ def arrangements(program: Program, machine: Machine) -> Iterator[Program]:
         raise problem
 
 
-def _ahead(program: Program, machine: Machine) -> None:
-    """Constants are loaded while memory is idle; operands that are used together lie in different banks."""
-    transfers = [*(f"LD{i}" for i in range(machine.load_queues)), "ST"]
-    wanted = wanted_starts(program, SRAM, CONSTANTS, transfers)
-    move_loads(program, place(program, SRAM, machine.sram_bytes, wanted, bank_use(program, machine)))
+class _Ahead:
+    """Arrangements where constants are loaded while memory is idle."""
+
+    def __init__(self, program: Program, machine: Machine) -> None:
+        self.program, self.machine = program, machine
+        self.loads = [f"LD{i}" for i in range(machine.load_queues)]
+        self.rate = machine["dram.bytes_per_cycle"] * machine["dram.eff"]
+        hoist_early(program)
+        self.steps = list(program.steps)
+        room = int(machine.sram_bytes * FULL)
+        self.wanted = wanted_starts(program, SRAM, CONSTANTS, [*self.loads, "ST"], room, self.rate, len(self.loads))
+        self.banks = bank_use(program, machine)
+
+    def arrange(self, policy: Policy) -> None:
+        """Place and order by a policy."""
+        self.program.steps[:] = self.steps
+        move_loads(self.program, place(self.program, SRAM, self.machine.sram_bytes, self.wanted, policy, self.banks))
+        share_queues(self.program, self.loads, self.rate)
 
 
-def _in_turn(program: Program, machine: Machine) -> None:
-    """Loads where the computation asks for them; memory that was released longest ago is taken first."""
-    allocate(program, SRAM, machine.sram_bytes)
+def _restore(program: Program, steps: list[tuple[Step, str]]) -> None:
+    program.steps[:] = [step for step, _ in steps]
+    for step, engine in steps:
+        step.engine = engine
 
 
 def fastest(program: Program, machine: Machine, cycles: Callable[[Program], float]) -> None:
     """Leave `program` in the arrangement that takes the least cycles."""
-    best: tuple[float, list[Step], list[int | None]] | None = None
+    best: tuple[float, list[tuple[Step, str]], list[int | None]] | None = None
     for arranged in arrangements(program, machine):
         now = cycles(arranged)
         if best is None or now < best[0]:
-            best = now, list(arranged.steps), [b.address for b in arranged.buffers]
+            best = now, [(s, s.engine) for s in arranged.steps], [b.address for b in arranged.buffers]
     if best is not None:
-        program.steps[:] = best[1]
+        _restore(program, best[1])
         for buffer, address in zip(program.buffers, best[2], strict=True):
             buffer.address = address
-

@@ -22,7 +22,7 @@ from .costs import Costs
 from .emit import emit
 from .expand.context import ACC, INPUTS, OUTPUTS, SCRATCH, SRAM, Expansion, Place
 from .expand.elementwise import ElementwiseExpansion
-from .expand.group import GroupExpansion
+from .expand.group import GroupExpansion, may_keep
 from .expand.matmul import expand_matmul
 from .expand.movement import expand_movement
 from .expand.pooling import expand_reduction
@@ -202,9 +202,11 @@ def _around(plan: Plan, layers: list[Layer], op: int) -> Refused:
 
 
 def _expand(context: Expansion, layers: list[Layer], plan: Plan, segment: Segment) -> None:
-    """Expand every group; a result is stored when a later group or somebody outside reads it."""
+    """Expand every group; a result is stored when somebody reads it who does not find it on chip."""
     returned = {id(v) for v in segment.outputs}
     by_op = {layer.ops[0]: layer for layer in layers}
+    by_rows = {id(op) for g in plan.groups if g.iterations for p in g.layers for op in (by_op[p.ops[0]].op, by_op[p.ops[0]].lut)}
+    last = {id(v): layer.index for layer in layers for v in layer.op.inputs}
     for group in plan.groups:
         members = [by_op[p.ops[0]] for p in group.layers]
         if group.iterations == 0:
@@ -213,12 +215,12 @@ def _expand(context: Expansion, layers: list[Layer], plan: Plan, segment: Segmen
             expand_layer(context, layer, chosen)
             continue
         inside = {id(op) for layer in members for op in (layer.op, layer.lut)}
+        kept = {id(layer.result) for layer, chosen in zip(members, group.layers) if chosen.kept and may_keep(layer.result)}
         stored = {
-            id(layer.result)
-            for layer in members
-            if id(layer.result) in returned or any(id(user) not in inside for user in layer.result.users)
-        }
-        GroupExpansion(context, members, group, stored).run()
+            id(v) for v in (layer.result for layer in members)
+            if id(v) in returned or any(id(user) not in (by_rows if id(v) in kept else inside) for user in v.users)
+        }  # fmt: skip
+        GroupExpansion(context, members, group, stored, kept, last).run()
 
 
 def expand_layer(context: Expansion, layer: Layer, plan: LayerPlan) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -21,6 +22,9 @@ TYPES = {
     DType.I8: Type.I8, DType.U8: Type.U8, DType.I16: Type.I16, DType.I32: Type.I32, DType.I64: Type.I64,
     DType.F16: Type.F16, DType.BF16: Type.BF16, DType.F32: Type.F32,
 }  # fmt: skip
+
+#: Part of what a product reads from SRAM that counts as read one after the other.
+MEETING = 0.75
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,14 @@ class Costs:
         """Bytes of one operand block of the vector unit: eight blocks fit into SRAM at once."""
         return self.machine.sram_bytes // 16
 
+    @cached_property
+    def channels_for_full_rate(self) -> int:
+        """Transfers that must be under way for the full rate of memory (one moves what it may have outstanding per latency)."""
+        machine = self.machine
+        alone = machine["dma.max_outstanding"] * machine["dram.burst"] / machine["dram.latency_rd"]
+        rate = machine["dram.bytes_per_cycle"] * machine["dram.eff"]
+        return max(1, min(machine.load_queues, math.ceil(rate / alone)))
+
     def cell_bytes(self, dtype: DType) -> int:
         """Bytes of an accumulator cell."""
         return 8 if dtype is DType.I16 else 4
@@ -87,8 +99,19 @@ class Costs:
 
         return cycles
 
-    def operand_cycles(self, window: Window, rows: int, columns: int, channels: int, dtype: DType) -> float:
-        """Cycles in which one group of banks delivers what a product reads of its operand, per block of output channels once."""
+    def piece_cycles(self, window: Window, piece: Piece, dtype: DType) -> float:
+        """Cycles of one product, or of the drain behind it where that takes longer, or of what both read from SRAM.
+
+        A group of banks delivers the operand, once for each block of output channels, and another one the weights; now and then
+        they share one, which is counted as a part of both.
+        """
+        rows, columns, channels = piece.rows, piece.columns, piece.channels
+        read, weights = self._read_cycles(window, rows, columns, channels, dtype)
+        together = MEETING * (read + weights)
+        return max(self.mma(window, rows, columns, channels, dtype), self.epi(rows * columns * channels), read, weights, together)
+
+    def _read_cycles(self, window: Window, rows: int, columns: int, channels: int, dtype: DType) -> tuple[float, float]:
+        """Cycles in which one group of banks delivers a product's operand, and its weights."""
         machine = self.machine
         reach = [min((n - 1) * s + (k - 1) * d + 1, extent) for n, s, k, d, extent in (
             (rows, window.stride_h, window.kh, window.dilation_h, window.ih),
@@ -96,7 +119,9 @@ class Costs:
         )]  # fmt: skip
         passes = 1 if window.depthwise else -(-channels // machine.integer("mma.shape.1"))
         size = reach[0] * reach[1] * (channels if window.depthwise else window.ic) * dtype.size_bytes * passes
-        return size / (machine["sram.banks"] * machine["sram.bank_bytes"] / machine["sram.groups"])
+        weights = channels * window.kh * window.kw * (1 if window.depthwise else window.group_ic)
+        bandwidth = machine["sram.banks"] * machine["sram.bank_bytes"] / machine["sram.groups"]
+        return size / bandwidth, weights / bandwidth
 
     def accumulator_piece(self, window: Window, rows: int, channels: int, dtype: DType) -> Piece:
         """The cheapest split of a tile over two accumulator buffers, so that draining overlaps the next product."""
@@ -121,11 +146,11 @@ class Costs:
                 options = [(1, -(-window.ow // count))]
             for piece_rows, columns in options:
                 count = -(-rows // piece_rows) * -(-window.ow // columns) * -(-channels // part)
-                read = self.operand_cycles(window, piece_rows, columns, part, dtype)
-                one = max(self.mma(window, piece_rows, columns, part, dtype), self.epi(piece_rows * columns * part), read)
-                total = count * (one + read / 8)
+                piece = Piece(piece_rows, columns, part)
+                read, weights = self._read_cycles(window, piece_rows, columns, part, dtype)
+                total = count * (self.piece_cycles(window, piece, dtype) + (read + weights) / 8)
                 if best is None or total < best[0]:
-                    best = (total, Piece(piece_rows, columns, part))
+                    best = (total, piece)
         if best is None:
             return Piece(1, 1, max(1, min(channels, cells)))
         return best[1]

@@ -6,27 +6,29 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
-from gadl.passes.plan.cuts import Interval
+from gadl.passes.plan.cuts import Crossing, Ways
 from gadl.passes.plan.rows import RowFlow
 from gadl.passes.plan.tiling import Floats
 
 from .bounds import windows_of
 from .costs import Costs
-from .expand.bands import RowShape, row_shape
+from .expand.bands import row_shape
+from .expand.group import may_keep
 from .layers import Layer
 from .rowwise import band_bytes, is_reduction, row_layers, row_reads, weight_bytes
 
 #: Numbers of iterations that are tried.
 ITERATIONS = np.array([1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224])
-#: How much dearer a group counts that fills its budget: room that is left over holds what is loaded ahead.
-LEAN = 0.05
-#: Longest group.
-MOST_LAYERS = 96
-#: Bytes of weights that are loaded at a time where all rows of a layer run at once.
-CHUNK_BYTES = 24 << 10
+#: Longest group, and the most ways to run it that are followed.
+MOST_LAYERS, MOST_WAYS = 48, 6
+#: Bytes of weights that are loaded at a time where all rows of a layer run at once, and how many such pieces lie on chip.
+CHUNK_BYTES, CHUNKS = 32 << 10, 3
+#: Cycles that a layer outside any group counts: more than it may take, so that groups are preferred.
+ALONE_CYCLES = 1e9
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class LayerFacts:
     rows: int
     operands: tuple[tuple[int, int, Floats], ...]  # value, bytes, bytes of its band when loaded
     result: int
+    images: int
+    shared: bool  # a sum whose result may take the place of its second operand
 
 
 class GroupCosts:
@@ -48,17 +52,28 @@ class GroupCosts:
 
     def __init__(self, costs: Costs, layers: list[Layer], returned: set[int], budget: int) -> None:
         self.costs, self.layers, self.budget = costs, layers, budget
-        self._intervals: dict[int, list[tuple[int, Floats]]] = {}
-        self.rate = costs.machine["dram.bytes_per_cycle"] * costs.machine["dram.eff"]
-        self.latency = costs.machine["dma.issue"] + costs.machine["dram.latency_rd"]
-        self.facts = [self._facts(layer) for layer in layers]
-        self.last_reader: dict[int, int] = {}
-        for index, layer in enumerate(layers):
-            for value in layer.op.inputs:
-                self.last_reader[id(value)] = index
+        self._found: dict[int, list[Ways]] = {}
+        self.last_reader: dict[int, int] = {id(v): index for index, layer in enumerate(layers) for v in layer.op.inputs}
         self.last_reader |= dict.fromkeys(returned, len(layers))
+        self.facts = [self._facts(index, layer) for index, layer in enumerate(layers)]
 
-    def _facts(self, layer: Layer) -> LayerFacts | None:
+        #: Values that may stay on chip between groups, and their bytes.
+        self.sizes = self._keepable()
+
+    def _keepable(self) -> dict[int, int]:
+        """Those that only layers by rows read."""
+        found = {
+            id(layer.result): facts.whole
+            for layer, facts in zip(self.layers, self.facts)
+            if facts is not None and may_keep(layer.result) and self.last_reader.get(id(layer.result), len(self.layers)) < len(self.layers)
+        }
+        for layer, facts in zip(self.layers, self.facts):
+            if facts is None:
+                for value in layer.op.inputs:
+                    found.pop(id(value), None)
+        return found
+
+    def _facts(self, index: int, layer: Layer) -> LayerFacts | None:
         reads, shape = row_reads(layer), row_shape(layer.result)
         if reads is None or shape is None:
             return None
@@ -76,11 +91,24 @@ class GroupCosts:
             whole = inside.rows > 1 and rows_of.high[0] == inside.rows and not is_reduction(layer)
             halo = inside.rows if whole else 0 if is_reduction(layer) else int((rows_of.high - rows_of.low).max()) - 1
             each = np.ceil(inside.rows / ITERATIONS)
-            band = np.minimum(inside.rows, halo + 2 * each + np.maximum(halo, 0)) * inside.row_bytes
+            band = np.minimum(inside.rows, halo + each + np.maximum(halo, 2 * each)) * inside.row_bytes
             operands.append((id(value), inside.images * inside.rows * inside.row_bytes, band))
         weights = weight_bytes(layer)
         size = shape.images * shape.rows * shape.row_bytes
-        return LayerFacts(array, vector, size, weights, min(weights, CHUNK_BYTES), shape.rows, tuple(operands), id(layer.result))
+        residual = layer.op.operand(3) if layer.op.name in ("conv", "linear") else None
+        shared = residual is not None and residual is not layer.op.inputs[0] and row_shape(residual) == shape
+        shared = shared and residual is not None and self.last_reader[id(residual)] == index
+        chunk = self.chunk_channels(layer)
+        piece = weights * chunk // shape.channels if chunk else weights
+        return LayerFacts(array, vector, size, weights, piece, shape.rows, tuple(operands), id(layer.result), shape.images, shared)
+
+    def chunk_channels(self, layer: Layer) -> int:
+        """Output channels whose weights are loaded at a time where all rows run at once; 0: all."""
+        shape, weights = row_shape(layer.result), weight_bytes(layer)
+        if shape is None or layer.op.name not in ("conv", "linear") or weights <= CHUNK_BYTES:
+            return 0
+        unit = self.costs.machine.integer("mma.shape.1")
+        return max(unit, shape.channels * CHUNK_BYTES // weights // unit * unit)
 
     @lru_cache(maxsize=65536)  # noqa: B019  (lives as long as the search)
     def _cycles(self, layer: Layer, rows: int) -> tuple[float, float]:
@@ -98,7 +126,7 @@ class GroupCosts:
             piece = self.costs.accumulator_piece(window, mine, window.oc, dtype)
             count = -(-mine // piece.rows) * -(-window.ow // piece.columns) * -(-window.oc // piece.channels)
             drained = self.costs.epi(piece.rows * piece.columns * piece.channels)
-            total += count * max(self.costs.mma(window, piece.rows, piece.columns, piece.channels, dtype), drained) + drained
+            total += count * self.costs.piece_cycles(window, piece, dtype) + drained
         return total, 0.0
 
     def _vector(self, layer: Layer, rows: int, row_elements: int) -> float:
@@ -112,82 +140,80 @@ class GroupCosts:
         widest = max(v.dtype.size_bytes for v in (*op.inputs, layer.result))
         return self.costs.vector(rows * row_elements * taps, widest)
 
-    def options(self, first: int) -> Iterator[Interval[int]]:
-        """Every group that starts at a layer, with its best number of iterations."""
-        for end, total in self._starting(first):
-            best = int(total.argmin())
-            if np.isfinite(total[best]):
-                yield Interval(first, end, float(total[best]), int(ITERATIONS[best]))
+    def ways(self, first: int) -> list[Ways]:
+        """Every group that starts at a layer; made once, and changed by `refuse`."""
+        if first not in self._found:
+            self._found[first] = [*self._groups(first), self._alone(first)]
+        return self._found[first]
 
-    def _starting(self, first: int) -> list[tuple[int, Floats]]:
-        """The estimates of `_estimate`, made once; refused groups are infinite."""
-        if first not in self._intervals:
-            self._intervals[first] = list(self._estimate(first))
-        return self._intervals[first]
+    def _alone(self, index: int) -> Ways:
+        """A layer from memory to memory."""
+        zero, none = np.zeros(1), np.zeros(1, bool)
+        return Ways(index, index + 1, zero, zero + ALONE_CYCLES, zero, weight_bytes(self.layers[index]), none, 0)
 
-    def refuse(self, first: int, end: int, iterations: int) -> None:
-        """A group does not fit: neither do those that hold it, nor with fewer iterations (unless it is one)."""
-        position = int(np.searchsorted(ITERATIONS, iterations))
-        refused = slice(1, position + 1) if position else slice(0, 1)
+    def refuse(self, first: int, end: int, parts: int) -> None:
+        """A group does not fit: neither do those that hold it, nor with fewer iterations (one is a matter of its own)."""
         for start in range(first + 1):
-            for stop, total in self._starting(start):
-                if stop >= end:
-                    total[refused] = np.inf
+            for ways in self.ways(start):
+                if ways.end >= end:
+                    ways.work[(ways.parts >= min(parts, 2)) & (ways.parts <= parts)] = np.inf
 
-    def need(self, first: int, end: int, iterations: int) -> float:
-        """SRAM in bytes that a group takes, from its row flow."""
+    def need(self, first: int, end: int, parts: int, kept: frozenset[int], there: set[int]) -> float:
+        """SRAM in bytes that a group takes, from its row flow; `kept` results stay on chip, values `there` are already."""
         members = self.layers[first:end]
-        if iterations == 1:
-            return self._peak(first, end)
         found = row_layers(members)
         if found is None:
             return np.inf
-        stored = {id(m.result) for m in members if self.last_reader.get(id(m.result), -1) >= end}
-        flow = RowFlow(*found, iterations)
-        return band_bytes(members, flow, stored) + sum(weight_bytes(m) for m in members)
+        stored = {id(m.result) for m in members if self.last_reader.get(id(m.result), -1) >= end} - kept
+        flow = RowFlow(*found, parts)
+        whole = sum(facts.whole for facts in self.facts[first:end] if facts is not None and facts.result in kept)
+        return band_bytes(members, flow, stored, kept | there) + whole + sum(weight_bytes(m) for m in members)
 
-    def _estimate(self, first: int) -> Iterator[tuple[int, Floats]]:
-        """Last layers of the groups that start at a layer, and estimated cycles for every number of iterations."""
+    def _groups(self, first: int) -> Iterator[Ways]:
+        """Groups of layers from `first` on that fit, with estimates for the numbers of iterations worth trying."""
         count = len(ITERATIONS)
         array, vector, weights = np.zeros(count), np.zeros(count), 0
-        bands: dict[int, Floats] = {}
-        sizes: dict[int, int] = {}
-        made: set[int] = set()
+        operands: dict[int, tuple[int, Floats]] = {}
+        made: dict[int, tuple[int, Floats]] = {}
         tallest, reduced, spoiled = 1, False, False
         for end in range(first + 1, min(len(self.layers), first + MOST_LAYERS) + 1):
             facts = self.facts[end - 1]
             if facts is None:
                 return
-            array += facts.array
-            vector += facts.vector
+            array, vector = array + facts.array, vector + facts.vector
             weights += facts.weights
             tallest = max(tallest, facts.rows)
             for value, size, band in facts.operands:
-                bands[value] = np.maximum(bands.get(value, 0), band)
-                sizes[value] = size
-            made.add(facts.result)
-            sizes[facts.result] = facts.whole
-            bands.setdefault(facts.result, 2 * np.ceil(facts.whole / ITERATIONS))
-            loaded = sum(size for value, size in sizes.items() if value not in made)
-            stored = sum(sizes[v] for v in made if self.last_reader.get(v, -1) >= end)
-            sram = np.asarray(sum(bands.values())) + weights
-            sram[0] = self._peak(first, end)
-            moved = loaded + stored + weights
+                known = made if value in made else operands
+                known[value] = size, np.maximum(known[value][1], band) if value in known else band
+            made[facts.result] = facts.whole, 2 * np.ceil(facts.whole / ITERATIONS)
+            reads = tuple(Crossing(v, size, band) for v, (size, band) in operands.items())
+            results = tuple(Crossing(v, size, band) for v, (size, band) in made.items() if self.last_reader.get(v, -1) >= end)
+            inside = np.asarray(sum((band for v, (_, band) in made.items() if self.last_reader.get(v, -1) < end), np.zeros(count)))
             # What comes after a reduction waits for all rows: in several iterations that holds everything up.
-            fits = (sram <= self.budget) & (ITERATIONS <= max(1, tallest))
+            fits = ITERATIONS <= max(1, tallest)
             spoiled |= reduced and facts.rows > 1
             fits[1:] &= not spoiled
             reduced |= is_reduction(self.layers[end - 1])
+            resident = ITERATIONS > 1
+            # One image's layers in one iteration are groups of their own, with what lies between them kept.
+            fits[0] = end == first + 1 or facts.images > 1
+            if end > first + 1:
+                inside[0] = self._peak(first, end)
+            least = inside + weights * resident
+            fits &= least <= self.budget
             if not fits.any():
-                if sram.min() > 2 * self.budget:
+                if least[-1] > self.budget:
                     return
                 continue
-            transfers = ITERATIONS * 2.0 + 2 * (end - first)
-            dram = moved / self.rate + transfers * self.latency / 4
-            ramp = self.latency * 2 + (loaded + stored) / ITERATIONS / self.rate
-            total = np.maximum(np.maximum(array, dram), vector) + ramp
-            total = np.where(fits, total, np.inf)
-            yield end, total * (1 + LEAN * sram / self.budget)
+            work = np.where(resident, np.maximum(array, vector), array + vector)
+            held = least + sum(c.band for c in (*reads, *results))
+            chosen = _pareto(work, held, fits)
+            yield Ways(
+                first, end, ITERATIONS[chosen].astype(float), work[chosen], inside[chosen], weights, resident[chosen],
+                CHUNKS * facts.chunk if end == first + 1 else weights, tuple(_chosen(c, chosen) for c in reads),
+                tuple(_chosen(c, chosen) for c in results), end == first + 1 and facts.shared,
+            )  # fmt: skip
 
     def _peak(self, first: int, end: int) -> float:
         """SRAM in use at most when every layer runs at once: values from the first to the last layer that touches them."""
@@ -213,9 +239,18 @@ class GroupCosts:
         return peak + 3 * chunks
 
 
-def chunk_channels(layer: Layer) -> int:
-    """Output channels whose weights are loaded at a time where all rows run at once; 0: all."""
-    if layer.op.name not in ("conv", "linear") or weight_bytes(layer) <= CHUNK_BYTES:
-        return 0
-    channels = (row_shape(layer.result) or RowShape(1, 1, 1, 1, 1)).channels
-    return max(16, channels * CHUNK_BYTES // weight_bytes(layer) // 16 * 16)
+def _pareto(work: Floats, held: Floats, fits: np.ndarray[Any, np.dtype[np.bool_]]) -> list[int]:
+    """Ways that no other beats in both cycles and bytes, at most `MOST_WAYS` of them, evenly chosen; one iteration always."""
+    found: list[int] = []
+    least = np.inf
+    for index in np.lexsort((held, work)):
+        if fits[index] and (held[index] < least or index == 0):
+            found.append(int(index))
+            least = min(least, held[index])
+    if len(found) > MOST_WAYS:
+        found = [found[i] for i in dict.fromkeys(np.linspace(0, len(found) - 1, MOST_WAYS).round().astype(int).tolist())]
+    return found
+
+
+def _chosen(item: Crossing, ways: list[int]) -> Crossing:
+    return Crossing(item.value, item.size, item.band[ways])

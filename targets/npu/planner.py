@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from gadl.compiler.diag import GadlError
-from gadl.passes.plan.cuts import Interval, cheapest_cuts
+from gadl.passes.plan.cuts import Cut, CutSearch, Memory
 from gadl.passes.plan.plan import GroupPlan, LayerPlan, Plan
 from gadl.passes.plan.rows import RowFlow
 from gadl.passes.plan.tiling import Tile, enumerate_tiles, even_splits, search
@@ -15,12 +15,10 @@ from gadl.passes.plan.tiling import Tile, enumerate_tiles, even_splits, search
 from .costs import Costs, WindowTraffic
 from .expand.bands import row_shape
 from .expand.matmul import matmul_window
-from .grouping import GroupCosts, chunk_channels
+from .grouping import GroupCosts
 from .layers import Layer, Window, window_of
 from .rowwise import band_bytes, row_layers, weight_bytes
 
-#: Cycles that a layer outside any group counts: more than it may take, so that groups are preferred.
-ALONE_COST = 1e9
 #: A group of layers `[first, end)` and its number of iterations.
 Refused = tuple[int, int, int]
 
@@ -36,30 +34,45 @@ class Planner:
         return Plan(tuple(self._alone(layer) for layer in layers))
 
     def grouped(self, layers: list[Layer], returned: set[int], refused: Sequence[Refused] = ()) -> Plan:
-        """Groups of least estimated cost; layers that do not run by rows, or fit no group, stand alone.
+        """Groups of least estimated time; layers that do not run by rows, or fit no group, stand alone.
 
         `returned` are the values (by `id`) that somebody outside reads, `refused` the groups that found no place before.
         """
         costs = GroupCosts(self.costs, layers, returned, self.budget)
-
-        def options(first: int) -> Iterator[Interval[int]]:
-            yield from costs.options(first)
-            yield Interval(first, first + 1, ALONE_COST, 0)
-
+        machine = self.costs.machine
+        memory = Memory(
+            self.budget, machine["dram.bytes_per_cycle"] * machine["dram.eff"], machine["dma.issue"] + machine["dram.latency_rd"]
+        )
+        search = CutSearch(costs.ways, memory, costs.last_reader, costs.sizes, [weight_bytes(layer) for layer in layers])
         for group in refused:
             costs.refuse(*group)
         while True:
-            cuts = cheapest_cuts(len(layers), options)
-            large = [c for c in cuts if c.choice and costs.need(c.first, c.end, c.choice) > self.budget]
+            cuts = search.run()
+            large = list(self._too_tight(costs, cuts))
             if not large:
-                return Plan(tuple(self._group(layers[c.first : c.end], c.choice) for c in cuts))
+                return Plan(tuple(self._group(costs, layers[c.first : c.end], c) for c in cuts))
             for cut in large:
-                costs.refuse(cut.first, cut.end, cut.choice)
+                costs.refuse(cut.first, cut.end, cut.parts)
 
-    def _group(self, members: list[Layer], iterations: int) -> GroupPlan:
-        if iterations == 0:
+    def _too_tight(self, costs: GroupCosts, cuts: list[Cut]) -> Iterator[Cut]:
+        """Groups that take more than the budget beside what is kept through them."""
+        kept: set[int] = set()
+        for cut in cuts:
+            kept = {v for v in kept if costs.last_reader[v] >= cut.first}
+            if cut.parts > 1:
+                need = costs.need(cut.first, cut.end, cut.parts, cut.kept, kept)
+                if need + sum(costs.sizes[v] for v in kept) > self.budget:
+                    yield cut
+            kept |= cut.kept
+
+    def _group(self, costs: GroupCosts, members: list[Layer], cut: Cut) -> GroupPlan:
+        if cut.parts == 0:
             return self._alone(members[0])
-        return GroupPlan(tuple(LayerPlan(m.ops, channels=chunk_channels(m) if iterations == 1 else 0) for m in members), iterations)
+        plans = (
+            LayerPlan(m.ops, channels=costs.chunk_channels(m) if cut.parts == 1 else 0, kept=id(m.result) in cut.kept)
+            for m in members
+        )
+        return GroupPlan(tuple(plans), cut.parts)
 
     def _alone(self, layer: Layer) -> GroupPlan:
         if layer.op.name not in ("conv_transpose", "max_pool", "avg_pool", "resize"):

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 from gadl.compiler.ir.graph import Value
 from gadl.compiler.ir.types import DType
@@ -151,18 +151,18 @@ def ahead(value: int, layers: Sequence[Layer], stored: set[int]) -> int:
     """Iterations' worth of slack of a value's band: who hands rows to another engine gets one, so that both run."""
     inside = any(id(layer.result) == value for layer in layers)
     if not inside or value in stored:
-        return 1
+        return 2
     touching = [layer.op.name for layer in layers if id(layer.result) == value or any(id(v) == value for v in layer.op.inputs)]
     return int(any(name not in ("conv", "linear", "conv_transpose") for name in touching))
 
 
-def band_bytes(layers: Sequence[Layer], flow: RowFlow, stored: set[int]) -> int:
-    """SRAM that the bands of a group take when all live at once."""
+def band_bytes(layers: Sequence[Layer], flow: RowFlow, stored: set[int], whole: Set[int] = frozenset()) -> int:
+    """SRAM that the bands of a group take when all live at once; values that lie there `whole` count nothing."""
     shapes = {id(v): row_shape(v) for layer in layers for v in (layer.result, *layer.op.inputs)}
     total = sum(partial_bytes(layer, flow.iterations) for layer in layers if is_reduction(layer))
     for value in flow.upto:
         shape = shapes.get(value)
-        if shape is not None:
+        if shape is not None and value not in whole:
             total += -(-flow.capacity(value, ahead(value, layers, stored)) * shape.row_bytes // 16) * 16
     return total
 

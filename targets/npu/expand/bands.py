@@ -108,3 +108,19 @@ class Band:
             self, first=0, offset=self.byte(row, column, self.channel),
             row_bytes=self.row_bytes * row_step, pixel_bytes=self.pixel_bytes * column_step,
         )  # fmt: skip
+
+
+@dataclass
+class Live:
+    """A value on chip: rows `[base, made)` lie in `buffer`, which has room for `room` rows."""
+
+    shape: RowShape
+    buffer: Buffer
+    room: int
+    base: int = 0
+    made: int = 0
+
+    @property
+    def band(self) -> Band:
+        """The rows there are."""
+        return Band(self.buffer, self.shape.row_bytes, self.shape.pixel_bytes, self.shape.element, self.base)

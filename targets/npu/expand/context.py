@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gadl.compiler.ir.graph import Value
 from gadl.compiler.ir.types import Array
@@ -13,6 +13,9 @@ from gadl.passes.plan.program import Buffer, Program, Ref, Region, Step
 
 from ..costs import Costs
 from .copying import CopyDim, StridedCopy, collapse, pieces
+
+if TYPE_CHECKING:
+    from .bands import Live
 
 #: DRAM regions of a program container.
 CONSTANTS, INPUTS, OUTPUTS, SCRATCH = "dram0", "dram1", "dram2", "dram3"
@@ -57,6 +60,8 @@ class Expansion:
         self.blob = bytearray()
         self.constants = self.program.buffer(CONSTANTS, 0, "constants", address=0)
         self.op = 0
+        #: Values that stay on chip between groups, by `id`.
+        self.kept: dict[int, Live] = {}
         self._load = {queue: 0 for queue in load_queues}
 
     # -- data --------------------------------------------------------------------
@@ -87,13 +92,16 @@ class Expansion:
         reads: Sequence[Region],
         writes: Sequence[Region],
         cycles: float = 0,
+        early: bool = False,
     ) -> None:
         """Append a step of the current layer."""
         self.program.steps.append(
-            Step(engine, instruction, fields, tuple(reads), tuple(writes), self.op, int(cycles))
+            Step(engine, instruction, fields, tuple(reads), tuple(writes), self.op, int(cycles), early)
         )
 
-    def load(self, source: Buffer, offset: int, target: Tile, dims: Sequence[CopyDim], element_bytes: int = 1) -> None:
+    def load(
+        self, source: Buffer, offset: int, target: Tile, dims: Sequence[CopyDim], element_bytes: int = 1, early: bool = False
+    ) -> None:
         """Copy from DRAM into a block, on the load queue with the least work so far."""
         for from_, to, part in pieces(collapse(dims, element_bytes)):
             queue = min(self._load, key=lambda q: self._load[q])
@@ -101,7 +109,8 @@ class Expansion:
             self._load[queue] += int(cycles)
             reads = [Region(source, offset + from_, part.source_span)]
             writes = [target.region(to, part.target_span)]
-            self.step(queue, "LD", self._dma(part, Ref(source, offset + from_), target.at(to)), reads, writes, cycles)
+            fields = self._dma(part, Ref(source, offset + from_), target.at(to))
+            self.step(queue, "LD", fields, reads, writes, cycles, early)
 
     def store(self, source: Tile, target: Buffer, offset: int, dims: Sequence[CopyDim], element_bytes: int = 1) -> None:
         """Copy a block to DRAM. The dims' `source` strides are those of the block."""

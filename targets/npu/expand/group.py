@@ -4,8 +4,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gadl.compiler.ir.graph import Value
@@ -15,7 +14,7 @@ from gadl.passes.plan.rows import RowFlow
 
 from ..layers import Layer, Window, window_of
 from ..rowwise import ahead, is_reduction, partial_bytes, partial_type, row_layers, row_reads
-from .bands import Band, RowShape, Span, row_shape, row_strides, spans
+from .bands import Band, Live, Span, row_shape, row_strides, spans
 from .context import Expansion, Tile
 from .copying import CopyDim
 from .elementwise import elementwise_rows
@@ -26,45 +25,41 @@ from .weights import packed_weights
 from .window import Weights, WindowCompute, load_table
 
 
-@dataclass
-class _Live:
-    """A value on chip: rows `[base, made)` lie in `buffer`, which has room for `room` rows."""
-
-    shape: RowShape
-    buffer: Buffer
-    room: int
-    base: int = 0
-    made: int = 0
-
-    @property
-    def band(self) -> Band:
-        """The rows there are."""
-        return Band(self.buffer, self.shape.row_bytes, self.shape.pixel_bytes, self.shape.element, self.base)
+def may_keep(value: Value) -> bool:
+    """True when the value can stay on chip between groups: rows of one image."""
+    shape = row_shape(value)
+    return shape is not None and shape.images == 1
 
 
 class GroupExpansion:
-    """Expands one group. `stored` are the results that must reach memory."""
+    """Expands one group.
 
-    def __init__(self, context: Expansion, layers: Sequence[Layer], plan: GroupPlan, stored: set[int]) -> None:
-        self.context, self.layers, self.plan, self.stored = context, layers, plan, stored
+    `stored` are the results that must reach memory, `kept` those that stay on chip for later groups (both by `id`), `last` the
+    index of the last layer that reads each value.
+    """
+
+    def __init__(
+        self, context: Expansion, layers: Sequence[Layer], plan: GroupPlan, stored: set[int], kept: set[int], last: Mapping[int, int]
+    ) -> None:
+        self.context, self.layers, self.plan, self.stored, self.kept, self.last = context, layers, plan, stored, kept, last
         found = row_layers(layers)
         if found is None:
             raise ValueError("a layer of the group does not run by rows")
         self.flow = RowFlow(*found, plan.iterations)
         self.made_here = {id(layer.result) for layer in layers}
         self.values: dict[int, Value] = {id(v): v for layer in layers for v in (layer.result, *layer.op.inputs)}
-        self.last_reader = {id(v): index for index, layer in enumerate(layers) for v in layer.op.inputs}
-        self.live: dict[int, _Live] = {}
+        self.live: dict[int, Live] = {}
         self._kernels = [_kernel(context, layer, chosen) for layer, chosen in zip(layers, plan.layers, strict=True)]
 
     def run(self) -> None:
         """Emit all steps, image by image."""
         shape = row_shape(self.layers[0].result)
         for image in range(1 if shape is None else shape.images):
-            self.live = {}
+            self.live = dict(self.context.kept)
             for iteration in range(self.flow.iterations):
                 for index in range(len(self.layers)):
                     self._advance(index, iteration, image)
+        self.context.kept |= {value: self.live[value] for value in self.kept}
 
     def _advance(self, index: int, iteration: int, image: int) -> None:
         """The rows that one layer adds in one iteration."""
@@ -102,26 +97,27 @@ class GroupExpansion:
         if self.flow.iterations != 1 or residual is None or id(layer.result) in self.live or residual is layer.op.inputs[0]:
             return
         there = self.live[id(residual)]
-        if self.last_reader[id(residual)] == index and there.shape == row_shape(layer.result):
-            self.live[id(layer.result)] = _Live(there.shape, there.buffer, there.room)
+        if self.last[id(residual)] == layer.index and there.shape == row_shape(layer.result):
+            self.live[id(layer.result)] = Live(there.shape, there.buffer, there.room)
 
-    def _grow(self, value: Value, end: int, iteration: int) -> _Live:
+    def _grow(self, value: Value, end: int, iteration: int) -> Live:
         """Make room for rows up to `end`; the halo moves to the front when the band is full."""
         there = self.live.get(id(value))
         if there is None:
             shape = row_shape(value)
             if shape is None:
                 raise ValueError(f"'{value.name}' has no rows")
-            room = self.flow.capacity(id(value), ahead(id(value), self.layers, self.stored))
+            slack = ahead(id(value), self.layers, self.stored)
+            room = shape.rows if id(value) in self.kept else self.flow.capacity(id(value), slack)
             buffer = self.context.tile(room * shape.row_bytes, value.name).buffer
-            there = self.live[id(value)] = _Live(shape, buffer, room)
+            there = self.live[id(value)] = Live(shape, buffer, room)
         if end - there.base > there.room:
             keep = min(int(self.flow.needed_from(id(value))[iteration]), there.made)
             self._move(there, keep)
         there.made = max(there.made, end)
         return there
 
-    def _move(self, there: _Live, keep: int) -> None:
+    def _move(self, there: Live, keep: int) -> None:
         """Copy rows from `keep` on to the front."""
         count = there.made - keep
         if count > 0:
@@ -133,19 +129,20 @@ class GroupExpansion:
                 "n0": size // element, "x_s0": element, "out_s0": element,
             }  # fmt: skip
             cycles = self.context.costs.vector(size // element, element)
-            self.context.step("VEC", "VTR", fields, [source.region(0, size)], [target.region(0, size)], cycles)
+            self.context.step("VEC", "VTR", fields, [source.region(0, size)], [target.region(0, size)], cycles, early=True)
         there.base = keep
 
     def _fetch(self, value: Value, iteration: int, image: int) -> None:
-        """Load the rows of a value from outside that this iteration reads, all at once."""
+        """Load the rows of a value from outside that this iteration reads, over as many channels as memory can serve."""
         before, end = self.live[id(value)].made if id(value) in self.live else 0, self.flow.rows(id(value), iteration)[1]
         if end <= before:
             return
         self._grow(value, end, iteration)
-        rows = Span(before, end - before)
-        tile, buffer, offset, extents = self._copied(value, rows, image)
-        dims = [CopyDim(count, memory, chip) for count, memory, chip in extents]
-        self.context.load(buffer, offset, tile, dims, value.dtype.size_bytes)
+        each = -(-(end - before) // self.context.costs.channels_for_full_rate)
+        for rows in spans(end - before, each, before):
+            tile, buffer, offset, extents = self._copied(value, rows, image)
+            dims = [CopyDim(count, memory, chip) for count, memory, chip in extents]
+            self.context.load(buffer, offset, tile, dims, value.dtype.size_bytes, early=True)
 
     def _store(self, value: Value, rows: Span, image: int) -> None:
         """Store new rows of a result."""

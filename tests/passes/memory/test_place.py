@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 
 from gadl.passes.memory.allocate import AllocationError
 from gadl.passes.memory.banks import Banks
-from gadl.passes.memory.place import place
+from gadl.passes.memory.place import Order, Policy, Rule, place
 from gadl.passes.plan.program import Buffer, Program, Region, Step
 from gadl.passes.schedule.prefetch import move_loads, wanted_starts
 
 CAPACITY = 2048
+POLICIES = tuple(Policy(order, rule) for order in Order for rule in Rule)
 
 
 def whole(buffer: Buffer) -> Region:
@@ -38,17 +39,17 @@ def programs(draw: st.DrawFn) -> Program:
     return program
 
 
-def arranged(program: Program, banks: Banks | None = None) -> None:
-    wanted = wanted_starts(program, "sram", "constants", ["LD0", "LD1", "ST"])
-    move_loads(program, place(program, "sram", CAPACITY, wanted, banks))
+def arranged(program: Program, policy: Policy = POLICIES[0], banks: Banks | None = None) -> None:
+    wanted = wanted_starts(program, "sram", "constants", ["LD0", "LD1", "ST"], CAPACITY, 8, 2)
+    move_loads(program, place(program, "sram", CAPACITY, wanted, policy, banks))
 
 
 @settings(deadline=None)
-@given(programs())
-def test_loads_come_early_and_nothing_overlaps(program: Program) -> None:
+@given(programs(), st.sampled_from(POLICIES))
+def test_loads_come_early_and_nothing_overlaps(program: Program, policy: Policy) -> None:
     before = list(program.steps)
     try:
-        arranged(program)
+        arranged(program, policy)
     except AllocationError:
         return
     spans = program.lifetimes()
@@ -86,7 +87,7 @@ def test_what_is_used_together_lies_in_different_banks() -> None:
     a, b = (program.buffer("sram", 64, name) for name in "ab")
     program.steps += [Step("LD0", "X", {}, (), (whole(a),), 0), Step("MMA", "X", {}, (whole(a),), (whole(b),), 0, 100)]
     banks = Banks(CAPACITY // 4, {id(a): [(b, 100.0)], id(b): [(a, 100.0)]})
-    arranged(program, banks)
+    arranged(program, Policy(Order.USE, Rule.COMPANY), banks)
     assert a.address is not None and b.address is not None
     assert a.address // banks.size != b.address // banks.size
     assert banks.meeting(b, b.address) == 0

@@ -1,40 +1,120 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cheapest cover by intervals, against all covers."""
+"""The search of cuts against every sequence of groups."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from itertools import combinations
 
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gadl.passes.plan.cuts import Interval, cheapest_cuts
+from gadl.passes.plan.cuts import Crossing, Cut, CutSearch, Memory, Ways
+
+MEMORY = Memory(capacity=1000, rate=4.0, latency=10.0)
 
 
-def covers(count: int, costs: dict[tuple[int, int], float], first: int = 0) -> Iterator[float]:
-    """The cost of every cover of `[first, count)`."""
-    if first == count:
-        yield 0.0
-    for (start, end), cost in costs.items():
-        if start == first:
-            yield from (cost + rest for rest in covers(count, costs, end))
+class Chain:
+    """Layers in a row: layer i reads the value of layer i - 1, and has constants."""
+
+    def __init__(self, sizes: list[int], constants: list[int], work: list[int]) -> None:
+        self.sizes, self.constants, self.work = sizes, constants, work
+        self.count = len(constants)
+        self.last = {value: value + 1 for value in range(self.count)}
+
+    def ways(self, first: int) -> list[Ways]:
+        """Every group from a layer on, in one iteration (single layers) and in four."""
+        found = []
+        for end in range(first + 1, self.count + 1):
+            parts = np.array([1.0, 4.0]) if end == first + 1 else np.array([4.0])
+            work = np.full(len(parts), float(sum(self.work[first:end]))) + 5 * parts
+
+            def crossing(value: int, parts: np.ndarray = parts) -> Crossing:
+                return Crossing(value, self.sizes[value], np.minimum(self.sizes[value], 3 * self.sizes[value] / parts))
+
+            inside = sum((self.sizes[v] / parts for v in range(first, end - 1)), np.zeros(len(parts)))
+            reads = (crossing(first - 1),) if first else ()
+            results = (crossing(end - 1),) if end < self.count else ()
+            found.append(Ways(first, end, parts, work, inside, sum(self.constants[first:end]), parts > 1, 50, reads, results))
+        return found
+
+    def run(self) -> list[Cut]:
+        sizes = dict(enumerate(self.sizes[:-1]))
+        return CutSearch(self.ways, MEMORY, self.last, sizes, self.constants).run()
+
+    def time(self, cuts: list[Cut]) -> float:
+        """The recurrence, step by step and in plain numbers."""
+        time = stock = 0.0
+        kept: set[int] = set()
+        for cut in cuts:
+            (ways,) = (w for w in self.ways(cut.first) if w.end == cut.end)
+            way = ways.parts.tolist().index(cut.parts)
+            live = sum(self.sizes[v] for v in kept)
+            outside = [c for c in ways.reads if c.value not in kept]
+            away = [c for c in ways.results if c.value not in cut.kept]
+            held = live + float(ways.inside[way]) + sum(float(c.band[way]) for c in (*outside, *away)) + sum(self.sizes[v] for v in cut.kept)
+            resident = ways.constants if ways.resident[way] else 0
+            if held + (resident or min(ways.piece, ways.constants)) > MEMORY.capacity:
+                return math.inf
+            room = MEMORY.capacity - held
+            there = min(stock, room)
+            mine = min(there, ways.constants)
+            rest = ways.constants - mine
+            work = float(ways.work[way])
+            late = rest / MEMORY.rate - work / cut.parts if resident else (min(ways.piece, ways.constants) - mine) / MEMORY.rate
+            loaded, stored = sum(c.size for c in outside), sum(c.size for c in away)
+            ramp = MEMORY.latency * (2 * bool(loaded) + bool(stored)) + loaded / cut.parts / MEMORY.rate
+            transfers = cut.parts * (len(ways.reads) + bool(stored)) + 2 * (cut.end - cut.first)
+            moved = loaded + stored + rest
+            length = max(work + max(0.0, late) + ramp, moved / MEMORY.rate + transfers * MEMORY.latency / 4)
+            behind = sum(self.constants[cut.end :])
+            stock = min(there - mine + length * MEMORY.rate - moved, room - resident, behind)
+            time += length
+            kept = {v for v in kept | cut.kept if self.last[v] >= cut.end}
+        return time
+
+    def every(self) -> list[list[Cut]]:
+        """Every sequence of cuts, iterations and kept values."""
+
+        def from_(first: int) -> list[list[Cut]]:
+            if first == self.count:
+                return [[]]
+            found = []
+            for ways in self.ways(first):
+                values = [c.value for c in ways.results]
+                for parts in ways.parts:
+                    for n in range(len(values) + 1):
+                        for kept in combinations(values, n):
+                            found += [[Cut(first, ways.end, int(parts), frozenset(kept)), *rest] for rest in from_(ways.end)]
+            return found
+
+        return from_(0)
 
 
-@given(st.data(), st.integers(1, 7))
-def test_the_cover_is_the_cheapest_of_all(data: st.DataObject, count: int) -> None:
-    pairs = [(i, j) for i in range(count) for j in range(i + 1, count + 1)]
-    costs = data.draw(st.dictionaries(st.sampled_from(pairs), st.floats(0, 100), min_size=1))
-    every = list(covers(count, costs))
+SMALL = st.integers(1, 5).flatmap(
+    lambda n: st.tuples(*(st.lists(st.integers(1, most), min_size=n, max_size=n) for most in (600, 500, 300)))
+)
 
-    def options(first: int) -> Iterator[Interval[str]]:
-        return (Interval(i, j, cost, f"{i}-{j}") for (i, j), cost in costs.items() if i == first)
 
-    if not every:
-        with pytest.raises(ValueError, match="no group starts"):
-            cheapest_cuts(count, options)
-        return
-    found = cheapest_cuts(count, options)
-    assert [c.first for c in found] == [0, *(c.end for c in found[:-1])]
-    assert found[-1].end == count
-    assert sum(c.cost for c in found) == pytest.approx(min(every))
+@settings(max_examples=150, deadline=None)
+@given(SMALL)
+def test_no_sequence_is_faster(case: tuple[list[int], list[int], list[int]]) -> None:
+    chain = Chain(*case)
+    best = min(chain.time(cuts) for cuts in chain.every())
+    if best == math.inf:
+        with pytest.raises(ValueError, match="no sequence"):
+            chain.run()
+    else:
+        assert chain.time(chain.run()) == pytest.approx(best)
+
+
+def test_a_small_result_stays_on_chip() -> None:
+    """Two layers whose constants do not fit together: the value between them is kept rather than stored."""
+    found = Chain([100, 10], [700, 700], [50, 50]).run()
+    assert [(c.first, c.end, c.kept) for c in found] == [(0, 1, frozenset({0})), (1, 2, frozenset())]
+
+
+def test_no_layers() -> None:
+    assert CutSearch(lambda first: [], MEMORY, {}, {}, []).run() == []
