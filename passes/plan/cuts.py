@@ -81,6 +81,8 @@ class _Label:
     kept: frozenset[int]
     cut: Cut | None = None
     before: _Label | None = None
+    live: int = 0  # bytes of what is kept
+    until: int = -1  # the last layer that reads any of it
 
     def worth(self, rate: float) -> float:
         """When memory would be done with what is on chip: the label's rank."""
@@ -93,7 +95,8 @@ class _Bucket:
 
     time: list[Floats] = field(default_factory=list)
     stock: list[Floats] = field(default_factory=list)
-    origin: list[tuple[Ways, list[_Label], frozenset[int], list[frozenset[int]]]] = field(default_factory=list)
+    origin: list[tuple[Ways, list[_Label], frozenset[int]]] = field(default_factory=list)
+    bare: list[np.ndarray[tuple[int, ...], np.dtype[np.bool_]]] = field(default_factory=list)
 
 
 class CutSearch:
@@ -135,7 +138,8 @@ class CutSearch:
         """Every label goes on with every way and every choice of kept results."""
         time = np.array([label.time for label in labels])[:, None]
         stock = np.array([label.stock for label in labels])[:, None]
-        live = np.array([float(sum(self.sizes[v] for v in label.kept)) for label in labels])[:, None]
+        live = np.array([float(label.live) for label in labels])[:, None]
+        free = np.array([label.until < ways.end for label in labels])
         loaded = np.zeros((len(labels), 1))
         bands = np.tile(ways.inside, (len(labels), 1))
         for row, label in enumerate(labels):
@@ -149,10 +153,10 @@ class CutSearch:
             held = held + sum(item.size for item in ways.results if item.value in kept) * ~(ways.shared & (ways.parts == 1))
             then, left = self._advance(ways, time, stock, held, loaded, stored)
             if np.isfinite(then).any():
-                alive = [frozenset(v for v in (label.kept | kept) if self.last[v] >= ways.end) for label in labels]
                 bucket.time.append(then)
                 bucket.stock.append(left)
-                bucket.origin.append((ways, labels, kept, alive))
+                bucket.origin.append((ways, labels, kept))
+                bucket.bare.append(np.repeat(free & (not kept), len(ways.parts)))
 
     def _choices(self, ways: Ways) -> list[frozenset[int]]:
         values = [item.value for item in ways.results if item.value in self.sizes]
@@ -192,19 +196,30 @@ class CutSearch:
         time, stock = np.concatenate([t.ravel() for t in bucket.time]), np.concatenate([s.ravel() for s in bucket.stock])
         rank = time - stock / self.memory.rate
         starts = np.cumsum([0, *(t.size for t in bucket.time)])
-        chosen = dict.fromkeys((*np.argsort(time)[: 4 * BEAM].tolist(), *np.argsort(rank)[: 8 * BEAM].tolist()))
+        bare = np.where(np.concatenate(bucket.bare), time, np.inf)
+        chosen = dict.fromkeys((*_least(time, 4 * BEAM), *_least(rank, 8 * BEAM), int(bare.argmin())))
         most: dict[frozenset[int], float] = {}
         found: list[_Label] = []
         for index in sorted(chosen, key=lambda i: (time[i], -stock[i])):
             if not np.isfinite(time[index]):
                 break
             source = int(np.searchsorted(starts, index, "right")) - 1
-            ways, labels, kept, alive = bucket.origin[source]
+            ways, labels, kept = bucket.origin[source]
             row, way = divmod(int(index - starts[source]), len(ways.parts))
-            if stock[index] <= most.get(alive[row], -1.0):
+            alive = frozenset(v for v in labels[row].kept | kept if self.last[v] >= ways.end)
+            if stock[index] <= most.get(alive, -1.0):
                 continue
-            most[alive[row]] = float(stock[index])
+            most[alive] = float(stock[index])
             cut = Cut(ways.first, ways.end, int(ways.parts[way]), kept)
-            found.append(_Label(float(time[index]), float(stock[index]), alive[row], cut, labels[row]))
+            live, until = sum(self.sizes[v] for v in alive), max((self.last[v] for v in alive), default=-1)
+            found.append(_Label(float(time[index]), float(stock[index]), alive, cut, labels[row], live, until))
         found.sort(key=lambda label: label.worth(self.memory.rate))
-        return found[:BEAM]
+        # A layer that wants the chip for itself ends all labels that keep something.
+        return [*found[:BEAM], *[label for label in found[BEAM:] if not label.kept][:1]]
+
+
+def _least(values: Floats, count: int) -> list[int]:
+    """The positions of the least values, in any order."""
+    if len(values) <= count:
+        return list(range(len(values)))
+    return np.argpartition(values, count)[:count].tolist()

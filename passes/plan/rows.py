@@ -111,9 +111,13 @@ class RowFlow:
         return int(np.diff(self.upto[value], prepend=0).max())
 
     def capacity(self, value: int, ahead: int = 0) -> int:
-        """Rows to reserve for a value: halo, new rows, and `ahead` more iterations' worth for who runs ahead.
+        """Rows to reserve for a value: what one iteration finds there and adds, and `ahead` more iterations' worth for who
+        runs ahead (the first iteration, which adds the halos of all layers behind it, aside).
 
         When the reserve is full the halo moves to its start; there is always room to do so without overlap.
         """
-        halo = self.halo(value)
-        return min(self.heights[value], halo + self.new_rows(value) + max(halo, ahead * self.new_rows(value)))
+        upto = self.upto[value]
+        live = int((upto - np.minimum(self.needed_from(value), np.concatenate([[0], upto[:-1]]))).max())
+        later = np.diff(upto)
+        steady = int(later.max()) if len(later) else 0
+        return min(self.heights[value], live + max(self.halo(value), ahead * steady))

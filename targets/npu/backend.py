@@ -19,7 +19,7 @@ from .arrange import fastest
 from .bounds import segment_bounds
 from .container import Binding, Container
 from .costs import Costs
-from .emit import emit
+from .emit import Emitter
 from .expand.context import ACC, INPUTS, OUTPUTS, SCRATCH, SRAM, Expansion, Place
 from .expand.elementwise import ElementwiseExpansion
 from .expand.group import GroupExpansion, may_keep
@@ -27,7 +27,6 @@ from .expand.matmul import expand_matmul
 from .expand.movement import expand_movement
 from .expand.pooling import expand_reduction
 from .expand.window import WindowExpansion
-from .instruction import encode
 from .layers import Layer, in_logical_order, layers_of, memory_strides
 from .machine import Machine
 from .planner import Planner, Refused
@@ -90,10 +89,11 @@ class NpuBackend:
         allocate(program, ACC, self.machine.acc_bytes)
         sizes = {1: input_bytes, 2: output_bytes, 3: _end(program, SCRATCH)}
 
+        emitter = Emitter()
+
         def packed(arranged: Program) -> tuple[Container, int]:
             waits = find_waits(arranged)
-            code = encode(emit(arranged, waits))
-            return Container(self.machine, [code], bytes(context.blob), sizes, inputs, outputs, description), len(waits)
+            return Container(self.machine, [emitter.code(arranged, waits)], bytes(context.blob), sizes, inputs, outputs, description), len(waits)
 
         def cycles(arranged: Program) -> float:
             container, _ = packed(arranged)

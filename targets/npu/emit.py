@@ -1,72 +1,97 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Emission: placed and synchronised steps become instructions."""
+"""Emission: placed and synchronised steps become code."""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from gadl.compiler.ir.types import DType, Rounding
-from gadl.passes.plan.program import Program, Ref, Wait
+from gadl.passes.plan.program import Program, Ref, Step, Wait
 
 from .costs import TYPES
-from .instruction import Instruction
+from .instruction import Instruction, field_bits, semaphore_bits
 from .isa import BY_NAME, MOST_POSTS, MOST_WAITS, Queue, Round
 
 _REAL = frozenset({DType.F16, DType.BF16, DType.F32})
 _ROUNDS = {r: Round[r.name] for r in Rounding}
 
 
-def emit(program: Program, waits: Sequence[Wait]) -> list[Instruction]:
-    """Instructions in step order, with semaphores, ended by END.
+@dataclass(frozen=True)
+class _Template:
+    """A step's instruction but for its queue, its semaphores and its addresses."""
+
+    bits: int
+    addresses: tuple[tuple[str, Ref], ...]
+    words: int
+
+
+class Emitter:
+    """Encodes programs that share steps: what does not depend on placement and order is encoded once for each step.
 
     One counting semaphore stands for each pair of queues: the waits of a pair are monotone, so its n-th wait takes the n-th
     post. More waits or posts than an instruction holds go into WAIT and POST instructions beside it.
     """
-    waits_of: dict[int, list[tuple[int, int]]] = {}
-    posts_of: dict[int, list[tuple[int, int]]] = {}
-    numbers: dict[tuple[str, str], int] = {}
-    for item in waits:
-        pair = (program.steps[item.on].engine, program.steps[item.step].engine)
-        semaphore = numbers.setdefault(pair, len(numbers))
-        waits_of.setdefault(item.step, []).append((semaphore, 1))
-        posts_of.setdefault(item.on, []).append((semaphore, 1))
-    out: list[Instruction] = []
-    for index, step in enumerate(program.steps):
-        queue, debug = Queue[step.engine], step.op
-        mine, given = waits_of.get(index, []), posts_of.get(index, [])
-        while len(mine) > MOST_WAITS:
-            out.append(Instruction("WAIT", queue, {}, tuple(mine[:MOST_WAITS]), (), debug))
-            mine = mine[MOST_WAITS:]
-        fields = encode_fields(step.instruction, step.fields)
-        out.append(Instruction(step.instruction, queue, fields, tuple(mine), tuple(given[:MOST_POSTS]), debug))
-        for first in range(MOST_POSTS, len(given), MOST_POSTS):
-            out.append(Instruction("POST", queue, {}, (), tuple(given[first : first + MOST_POSTS]), debug))
-    out.append(Instruction("END", Queue.CTL))
-    return out
+
+    def __init__(self) -> None:
+        self._templates: dict[int, tuple[Step, _Template]] = {}
+
+    def code(self, program: Program, waits: Sequence[Wait]) -> bytes:
+        """Instructions in step order, ended by END; `IsaError` names a field whose value does not fit."""
+        waits_of: dict[int, list[tuple[int, int]]] = {}
+        posts_of: dict[int, list[tuple[int, int]]] = {}
+        numbers: dict[tuple[str, str], int] = {}
+        for item in waits:
+            pair = (program.steps[item.on].engine, program.steps[item.step].engine)
+            semaphore = numbers.setdefault(pair, len(numbers))
+            waits_of.setdefault(item.step, []).append((semaphore, 1))
+            posts_of.setdefault(item.on, []).append((semaphore, 1))
+        out = bytearray()
+        for index, step in enumerate(program.steps):
+            mine, given = waits_of.get(index, []), posts_of.get(index, [])
+            queue = Queue[step.engine]
+            while len(mine) > MOST_WAITS:
+                out += Instruction("WAIT", queue, {}, mine[:MOST_WAITS], (), step.op).encode()
+                mine = mine[MOST_WAITS:]
+            template = self._template(step)
+            bits = template.bits | queue << 8
+            if mine or given:
+                bits |= semaphore_bits(step.instruction, mine, given[:MOST_POSTS])
+            for name, ref in template.addresses:
+                bits |= field_bits(step.instruction, name, ref.resolve())
+            out += bits.to_bytes(template.words * 8, "little")
+            for first in range(MOST_POSTS, len(given), MOST_POSTS):
+                out += Instruction("POST", queue, {}, (), given[first : first + MOST_POSTS], step.op).encode()
+        out += Instruction("END", Queue.CTL).encode()
+        return bytes(out)
+
+    def _template(self, step: Step) -> _Template:
+        known = self._templates.get(id(step))
+        if known is None:
+            spec = BY_NAME[step.instruction]
+            fields: dict[str, int] = {}
+            addresses: list[tuple[str, Ref]] = []
+            real = any(step.fields.get(name) in _REAL for name in ("out_type", "type", "x_type"))
+            for name, value in step.fields.items():
+                if isinstance(value, Ref):
+                    addresses.append((name, value))
+                    if value.buffer.memory.startswith("dram"):
+                        fields[f"{name}_region"] = int(value.buffer.memory[4:])
+                else:
+                    fields[name] = _number(name, value, real)
+            bits = Instruction(step.instruction, spec.queues[0], fields, debug=step.op).bits() & ~(0xF << 8)
+            known = self._templates[id(step)] = step, _Template(bits, tuple(addresses), spec.words)
+        return known[1]
 
 
-def encode_fields(instruction: str, fields: Mapping[str, Any]) -> dict[str, int]:
-    """Field values as integers: addresses resolved, types and roundings numbered, real bounds as f32 bits."""
-    real = any(fields.get(name) in _REAL for name in ("out_type", "type", "x_type"))
-    known = BY_NAME[instruction].positions
-    result: dict[str, int] = {}
-    for name, value in fields.items():
-        if type(value) is int and name not in ("lo", "hi"):
-            result[name] = value
-        elif isinstance(value, Ref):
-            result[name] = value.resolve()
-            if value.buffer.memory.startswith("dram"):
-                result[f"{name}_region"] = int(value.buffer.memory[4:])
-        elif isinstance(value, DType):
-            result[name] = int(TYPES[value])
-        elif isinstance(value, Rounding):
-            result[name] = int(_ROUNDS[value])
-        elif name in ("lo", "hi") and real:
-            result[name] = struct.unpack("<i", struct.pack("<f", value))[0]
-        else:
-            result[name] = int(value)
-        if name not in known:
-            raise ValueError(f"{instruction} has no field '{name}'")
-    return result
+def _number(name: str, value: Any, real: bool) -> int:
+    """A field's value: types and roundings numbered, real bounds as f32 bits."""
+    if isinstance(value, DType):
+        return int(TYPES[value])
+    if isinstance(value, Rounding):
+        return int(_ROUNDS[value])
+    if name in ("lo", "hi") and real:
+        return int(struct.unpack("<i", struct.pack("<f", value))[0])
+    return int(value)

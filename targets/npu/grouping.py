@@ -32,6 +32,34 @@ ALONE_CYCLES = 1e9
 
 
 @dataclass(frozen=True)
+class Operand:
+    """An operand as the estimate sees it: rows, and of these how far a result row reads beyond its own place, and before it."""
+
+    value: int
+    size: int  # bytes
+    rows: int
+    row_bytes: int
+    beyond: float
+    before: float
+    mixed: bool  # another engine than the array takes part
+
+
+@dataclass
+class _Held:
+    """A value within a group, from its readers back to who makes it; rows count from the end of the group."""
+
+    operand: Operand
+    lead: float = 0.0  # how far it must be ahead of its own place
+    behind: float = np.inf  # how far its last reader is ahead
+
+    def band(self, slack: int) -> Floats:
+        """Bytes on chip for every number of iterations, with room for `slack` more of them."""
+        each = np.ceil(self.operand.rows / ITERATIONS)
+        halo = max(0.0, self.lead - min(self.behind, self.lead))
+        return np.minimum(self.operand.rows, np.ceil(each + halo + np.maximum(halo, slack * each))) * self.operand.row_bytes
+
+
+@dataclass(frozen=True)
 class LayerFacts:
     """A layer as the estimate sees it; vectors are over `ITERATIONS`."""
 
@@ -41,8 +69,8 @@ class LayerFacts:
     weights: int
     chunk: int  # bytes of weights at a time, in one iteration
     rows: int
-    operands: tuple[tuple[int, int, Floats], ...]  # value, bytes, bytes of its band when loaded
-    result: int
+    operands: tuple[Operand, ...]
+    result: Operand
     images: int
     shared: bool  # a sum whose result may take the place of its second operand
 
@@ -52,26 +80,27 @@ class GroupCosts:
 
     def __init__(self, costs: Costs, layers: list[Layer], returned: set[int], budget: int) -> None:
         self.costs, self.layers, self.budget = costs, layers, budget
-        self._found: dict[int, list[Ways]] = {}
         self.last_reader: dict[int, int] = {id(v): index for index, layer in enumerate(layers) for v in layer.op.inputs}
         self.last_reader |= dict.fromkeys(returned, len(layers))
         self.facts = [self._facts(index, layer) for index, layer in enumerate(layers)]
 
         #: Values that may stay on chip between groups, and their bytes.
         self.sizes = self._keepable()
+        self._found: list[list[Ways]] = [[self._alone(index)] for index in range(len(layers))]
+        for end in range(1, len(layers) + 1):
+            for ways in self._groups(end):
+                self._found[ways.first].append(ways)
 
     def _keepable(self) -> dict[int, int]:
-        """Those that only layers by rows read."""
-        found = {
+        """Those that only layers by rows read, with none but such layers up to the last of them."""
+        others = np.cumsum([0, *(facts is None for facts in self.facts)])
+        return {
             id(layer.result): facts.whole
-            for layer, facts in zip(self.layers, self.facts)
-            if facts is not None and may_keep(layer.result) and self.last_reader.get(id(layer.result), len(self.layers)) < len(self.layers)
-        }
-        for layer, facts in zip(self.layers, self.facts):
-            if facts is None:
-                for value in layer.op.inputs:
-                    found.pop(id(value), None)
-        return found
+            for index, (layer, facts) in enumerate(zip(self.layers, self.facts))
+            if facts is not None and may_keep(layer.result)
+            and (last := self.last_reader.get(id(layer.result), len(self.layers))) < len(self.layers)
+            and others[last + 1] == others[index]
+        }  # fmt: skip
 
     def _facts(self, index: int, layer: Layer) -> LayerFacts | None:
         reads, shape = row_reads(layer), row_shape(layer.result)
@@ -88,11 +117,14 @@ class GroupCosts:
             inside = row_shape(value)
             if inside is None:
                 return None
-            whole = inside.rows > 1 and rows_of.high[0] == inside.rows and not is_reduction(layer)
-            halo = inside.rows if whole else 0 if is_reduction(layer) else int((rows_of.high - rows_of.low).max()) - 1
-            each = np.ceil(inside.rows / ITERATIONS)
-            band = np.minimum(inside.rows, halo + each + np.maximum(halo, 2 * each)) * inside.row_bytes
-            operands.append((id(value), inside.images * inside.rows * inside.row_bytes, band))
+            place = np.arange(shape.rows) * (inside.rows / shape.rows)
+            beyond = float((rows_of.high - place).max()) - inside.rows / shape.rows
+            before = float((place - rows_of.low).max())
+            if is_reduction(layer):
+                beyond = before = 0.0  # takes rows in as they come
+            mixed = layer.op.name not in ("conv", "linear", "conv_transpose")
+            size = inside.images * inside.rows * inside.row_bytes
+            operands.append(Operand(id(value), size, inside.rows, inside.row_bytes, max(0.0, beyond), max(0.0, before), mixed))
         weights = weight_bytes(layer)
         size = shape.images * shape.rows * shape.row_bytes
         residual = layer.op.operand(3) if layer.op.name in ("conv", "linear") else None
@@ -100,7 +132,9 @@ class GroupCosts:
         shared = shared and residual is not None and self.last_reader[id(residual)] == index
         chunk = self.chunk_channels(layer)
         piece = weights * chunk // shape.channels if chunk else weights
-        return LayerFacts(array, vector, size, weights, piece, shape.rows, tuple(operands), id(layer.result), shape.images, shared)
+        mixed = layer.op.name not in ("conv", "linear", "conv_transpose")
+        result = Operand(id(layer.result), size, shape.rows, shape.row_bytes, 0.0, 0.0, mixed)
+        return LayerFacts(array, vector, size, weights, piece, shape.rows, tuple(operands), result, shape.images, shared)
 
     def chunk_channels(self, layer: Layer) -> int:
         """Output channels whose weights are loaded at a time where all rows run at once; 0: all."""
@@ -141,9 +175,7 @@ class GroupCosts:
         return self.costs.vector(rows * row_elements * taps, widest)
 
     def ways(self, first: int) -> list[Ways]:
-        """Every group that starts at a layer; made once, and changed by `refuse`."""
-        if first not in self._found:
-            self._found[first] = [*self._groups(first), self._alone(first)]
+        """Every group that starts at a layer."""
         return self._found[first]
 
     def _alone(self, index: int) -> Ways:
@@ -166,53 +198,64 @@ class GroupCosts:
             return np.inf
         stored = {id(m.result) for m in members if self.last_reader.get(id(m.result), -1) >= end} - kept
         flow = RowFlow(*found, parts)
-        whole = sum(facts.whole for facts in self.facts[first:end] if facts is not None and facts.result in kept)
+        whole = sum(facts.whole for facts in self.facts[first:end] if facts is not None and facts.result.value in kept)
         return band_bytes(members, flow, stored, kept | there) + whole + sum(weight_bytes(m) for m in members)
 
-    def _groups(self, first: int) -> Iterator[Ways]:
-        """Groups of layers from `first` on that fit, with estimates for the numbers of iterations worth trying."""
+    def _groups(self, end: int) -> Iterator[Ways]:
+        """Groups of layers up to `end` that fit, with estimates for the numbers of iterations worth trying.
+
+        From the last layer backwards: how far a value must be ahead of the group's end follows from who reads it.
+        """
         count = len(ITERATIONS)
-        array, vector, weights = np.zeros(count), np.zeros(count), 0
-        operands: dict[int, tuple[int, Floats]] = {}
-        made: dict[int, tuple[int, Floats]] = {}
-        tallest, reduced, spoiled = 1, False, False
-        for end in range(first + 1, min(len(self.layers), first + MOST_LAYERS) + 1):
-            facts = self.facts[end - 1]
+        array, vector, inside, weights = np.zeros(count), np.zeros(count), np.zeros(count), 0
+        held: dict[int, _Held] = {}
+        results: list[Crossing] = []
+        tallest, tall, spoiled = 1, False, False
+        resident = ITERATIONS > 1
+        for first in range(end - 1, max(-1, end - 1 - MOST_LAYERS), -1):
+            facts = self.facts[first]
             if facts is None:
                 return
             array, vector = array + facts.array, vector + facts.vector
             weights += facts.weights
             tallest = max(tallest, facts.rows)
-            for value, size, band in facts.operands:
-                known = made if value in made else operands
-                known[value] = size, np.maximum(known[value][1], band) if value in known else band
-            made[facts.result] = facts.whole, 2 * np.ceil(facts.whole / ITERATIONS)
-            reads = tuple(Crossing(v, size, band) for v, (size, band) in operands.items())
-            results = tuple(Crossing(v, size, band) for v, (size, band) in made.items() if self.last_reader.get(v, -1) >= end)
-            inside = np.asarray(sum((band for v, (_, band) in made.items() if self.last_reader.get(v, -1) < end), np.zeros(count)))
+            result = held.pop(facts.result.value, None) or _Held(facts.result, 0.0, 0.0)
+            if self.last_reader.get(facts.result.value, -1) >= end:
+                results.append(Crossing(facts.result.value, facts.whole, result.band(2)))
+            else:
+                inside = inside + result.band(int(facts.result.mixed or result.operand.mixed))
+            for operand in facts.operands:
+                known = held.setdefault(operand.value, _Held(operand))
+                scale = operand.rows / facts.rows
+                known.lead = max(known.lead, result.lead * scale + operand.beyond)
+                known.behind = min(known.behind, result.lead * scale - operand.before)
+                if operand.mixed and not known.operand.mixed:
+                    known.operand = operand
             # What comes after a reduction waits for all rows: in several iterations that holds everything up.
+            spoiled |= tall and is_reduction(self.layers[first])
+            tall |= facts.rows > 1
             fits = ITERATIONS <= max(1, tallest)
-            spoiled |= reduced and facts.rows > 1
             fits[1:] &= not spoiled
-            reduced |= is_reduction(self.layers[end - 1])
-            resident = ITERATIONS > 1
             # One image's layers in one iteration are groups of their own, with what lies between them kept.
-            fits[0] = end == first + 1 or facts.images > 1
-            if end > first + 1:
-                inside[0] = self._peak(first, end)
-            least = inside + weights * resident
+            single = first == end - 1
+            fits[0] = single or facts.images > 1
+            within = inside.copy()
+            if not single:
+                within[0] = self._peak(first, end)
+            least = within + weights * resident
             fits &= least <= self.budget
             if not fits.any():
                 if least[-1] > self.budget:
                     return
                 continue
+            reads = [Crossing(v, item.operand.size, item.band(2)) for v, item in held.items()]
             work = np.where(resident, np.maximum(array, vector), array + vector)
-            held = least + sum(c.band for c in (*reads, *results))
-            chosen = _pareto(work, held, fits)
+            total = np.asarray(least + sum((c.band for c in (*reads, *results)), np.zeros(count)))
+            chosen = _pareto(work, total, fits)
             yield Ways(
-                first, end, ITERATIONS[chosen].astype(float), work[chosen], inside[chosen], weights, resident[chosen],
-                CHUNKS * facts.chunk if end == first + 1 else weights, tuple(_chosen(c, chosen) for c in reads),
-                tuple(_chosen(c, chosen) for c in results), end == first + 1 and facts.shared,
+                first, end, ITERATIONS[chosen].astype(float), work[chosen], within[chosen], weights, resident[chosen],
+                CHUNKS * facts.chunk if single else weights, tuple(_chosen(c, chosen) for c in reads),
+                tuple(_chosen(c, chosen) for c in results), single and facts.shared,
             )  # fmt: skip
 
     def _peak(self, first: int, end: int) -> float:
@@ -224,10 +267,10 @@ class GroupCosts:
             if facts is None:
                 return np.inf
             chunks = max(chunks, facts.chunk)
-            for value, size, _ in facts.operands:
-                begin, _, known = starts.get(value, (index, index, size))
-                starts[value] = (begin, index, known)
-            starts[facts.result] = (index, index, facts.whole)
+            for operand in facts.operands:
+                begin, _, size = starts.get(operand.value, (index, index, operand.size))
+                starts[operand.value] = (begin, index, size)
+            starts[facts.result.value] = (index, index, facts.whole)
         change = [0] * (end - first + 1)
         for begin, last, size in starts.values():
             change[begin - first] += size

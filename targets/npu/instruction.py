@@ -27,6 +27,10 @@ class Instruction:
 
     def encode(self) -> bytes:
         """The instruction's words; `IsaError` names the field that is out of range."""
+        return self.bits().to_bytes(BY_NAME[self.name].words * 8, "little")
+
+    def bits(self) -> int:
+        """The instruction's words as one number."""
         spec = BY_NAME.get(self.name)
         if spec is None:
             raise IsaError(f"there is no instruction '{self.name}'")
@@ -35,29 +39,34 @@ class Instruction:
         word0 = spec.opcode | self.queue << 8 | spec.words << 12 | self.debug << 20
         if not 0 <= self.debug < 1 << 32:
             raise IsaError(f"{self.name}: debug id {self.debug} is out of range")
-        bits = word0 | self._semaphores() << 64
-        layout = spec.layout
+        bits = word0 | semaphore_bits(self.name, self.waits, self.posts)
         for name, value in self.fields.items():
-            found = layout.get(name)
-            if found is None:
-                raise IsaError(f"{self.name} has no field '{name}'")
-            at, low, high, mask = found
-            if not low <= value <= high:
-                raise IsaError(f"{self.name}.{name} = {value} is outside [{low}, {high}]")
-            if value:
-                bits |= (int(value) & mask) << at
-        return bits.to_bytes(spec.words * 8, "little")
-
-    def _semaphores(self) -> int:
-        if len(self.waits) > MOST_WAITS or len(self.posts) > MOST_POSTS:
-            raise IsaError(f"{self.name} has more than {MOST_WAITS} waits or {MOST_POSTS} posts")
-        bits = 0
-        slots = [*self.waits, *((0, 0),) * (MOST_WAITS - len(self.waits)), *self.posts]
-        for number, (semaphore, count) in enumerate(slots):
-            if not (0 <= semaphore < SEMAPHORES and 0 <= count <= MOST_COUNT):
-                raise IsaError(f"{self.name}: semaphore {semaphore} or count {count} is out of range")
-            bits |= (semaphore | count << 6) << (12 * number)
+            bits |= field_bits(self.name, name, value)
         return bits
+
+
+def field_bits(instruction: str, name: str, value: int) -> int:
+    """A field's value at its place in the instruction; `IsaError` when there is no such field, or the value does not fit."""
+    found = BY_NAME[instruction].layout.get(name)
+    if found is None:
+        raise IsaError(f"{instruction} has no field '{name}'")
+    at, low, high, mask = found
+    if not low <= value <= high:
+        raise IsaError(f"{instruction}.{name} = {value} is outside [{low}, {high}]")
+    return (int(value) & mask) << at
+
+
+def semaphore_bits(instruction: str, waits: Sequence[tuple[int, int]], posts: Sequence[tuple[int, int]]) -> int:
+    """Waits and posts at their place in the instruction."""
+    if len(waits) > MOST_WAITS or len(posts) > MOST_POSTS:
+        raise IsaError(f"{instruction} has more than {MOST_WAITS} waits or {MOST_POSTS} posts")
+    bits = 0
+    for first, pairs in ((0, waits), (MOST_WAITS, posts)):
+        for number, (semaphore, count) in enumerate(pairs, start=first):
+            if not (0 <= semaphore < SEMAPHORES and 0 <= count <= MOST_COUNT):
+                raise IsaError(f"{instruction}: semaphore {semaphore} or count {count} is out of range")
+            bits |= (semaphore | count << 6) << (64 + 12 * number)
+    return bits
 
 
 def encode(instructions: Iterable[Instruction]) -> bytes:
