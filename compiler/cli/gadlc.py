@@ -10,9 +10,9 @@ from typing import Any
 
 import click
 
+from gadl.compiler.artifact.reader import ArtifactFile
 from gadl.compiler.calibration import Color, ImageLayout, ImageOptions, load_calibration
 from gadl.compiler.diag import ExitCode, Language, current_language
-from gadl.compiler.diag.files import write_atomically
 from gadl.compiler.driver import Artifact, CompileOptions, compile, import_model
 from gadl.compiler.ir.passes import StopAfter
 from gadl.compiler.ir.printer import print_graph
@@ -42,7 +42,7 @@ from .common import command, console, parse_shapes, show
 @click.option("--no-self-check", is_flag=True, help="Do not run the artefact once")
 @click.option("--dump-ir", type=click.Path(path_type=Path), help="Write the graph after every pass")
 @click.option("--stop-after", help="Print the graph after this pass and end")
-@click.option("--report", type=click.Path(path_type=Path), help="Folder for report.json")
+@click.option("--report", type=click.Path(path_type=Path), help="Folder for report.html, report.json and trace.json")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON")
 @command
 def main(
@@ -68,12 +68,12 @@ def main(
         return ExitCode.OK
     path = output or Path(model.with_suffix(".gadl").name)
     artifact.save(path)
-    text = json.dumps(artifact.report, ensure_ascii=False, indent=1, default=str)
     if report is not None:
-        report.mkdir(parents=True, exist_ok=True)
-        write_atomically(report / "report.json", text.encode() + b"\n")
+        from gadl.compiler.report import write_report
+
+        write_report(ArtifactFile(artifact.data, str(path)), artifact.report, report)
     if as_json:
-        click.echo(text)
+        click.echo(json.dumps(artifact.report, ensure_ascii=False, indent=1, default=str))
     else:
         for line in summary(artifact):
             click.echo(line)
