@@ -38,8 +38,8 @@ _TEXTS = {
     "roofline": Text("Roofline", "屋顶线"),
     "intensity": Text("MACs per DRAM byte", "每 DRAM 字节的 MAC 数"),
     "rate": Text("MACs per cycle", "每周期 MAC 数"),
-    "host": Text("On the host", "主机上运行的算子"),
-    "host_none": Text("Every operator runs on the device.", "所有算子都在设备上运行。"),
+    "host": Text("Operators on the host", "主机上运行的算子"),
+    "host_none": Text("None, apart from conversions at the border.", "除边界处的转换外，没有算子在主机上运行。"),
     "no_device": Text("No device program: nothing was simulated.", "没有设备程序，未进行模拟。"),
     "reason": Text("Reason", "原因"),
     "op": Text("Op", "算子"),
@@ -48,6 +48,9 @@ _TEXTS = {
     "group": Text("Group", "组"),
     "layer": Text("Layer", "层"),
     "layers": Text("layers", "层"),
+    "groups_only": Text("groups", "组"),
+    "median": Text("median error", "误差中位数"),
+    "one_layer": Text("layer", "层"),
     "iterations": Text("iterations", "次迭代"),
     "rows": Text("rows", "行"),
     "channels": Text("channels", "通道"),
@@ -68,6 +71,10 @@ _TEXTS = {
     "spent.vector": Text("vector unit", "向量单元"),
     "spent.dram": Text("waits for DRAM", "等待 DRAM"),
     "spent.waiting": Text("nothing works", "空等"),
+    "work.array": Text("array", "阵列"),
+    "work.drain": Text("drain", "排空"),
+    "work.vector": Text("vector", "向量"),
+    "work.dram": Text("DRAM", "DRAM"),
     "limit.mma": Text("array", "阵列"),
     "limit.drain": Text("drain", "排空"),
     "limit.vector": Text("vector", "向量"),
@@ -83,7 +90,7 @@ _TEXTS = {
     "verdict.waiting": Text("Latency and waits between queues take most of the time.", "时延与队列间等待占用大部分时间。"),
     "verdict.hidden": Text("", ""),
     "heaviest": Text("Heaviest", "最重的部分"),
-    "of_cycles": Text("of the cycles", "的周期"),
+    "of_cycles": Text("of the cycles, limited by", "的周期，受限于"),
     "notes": Text("How to read this", "说明"),
     "note.measured": Text(
         "Measured (L1): the event simulation. Every cycle belongs to one layer and one cause: the first unit at work among array, "
@@ -99,8 +106,10 @@ _TEXTS = {
     ),
     "note.bound": Text(
         "Limit (LBgeo): cycles that no schedule avoids on this machine: products in whole tiles, vector operations, or the least DRAM "
-        "traffic (weights once; a tensor only where it enters or leaves the segment).",
-        "极限（LBgeo）：此机器上任何调度都无法避免的周期，取整块乘加、向量运算、最少 DRAM 流量（权重一次；张量只在进出段时计）之最大值。",
+        "traffic (weights once; a tensor only where it enters or leaves the segment). A layer whose transfers lie behind the work of others can be below its own limit; "
+        "the model cannot.",
+        "极限（LBgeo）：此机器上任何调度都无法避免的周期，取整块乘加、向量运算、最少 DRAM 流量（权重一次；张量只在进出段时计）之最大值。"
+        "若一层的传输被其他层的计算掩盖，该层可低于自身极限；整个模型则不能。",
     ),
     "note.limit": Text(
         "Limited by: the resource at work for 60 % of the cycles or more; if none is, what most cycles went to. Hidden: done behind the work "

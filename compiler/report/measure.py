@@ -76,7 +76,7 @@ def attribute(profile: ProgramProfile) -> Array:
         works = kind != _KINDS.index(Spent.WAITING)
         lost = width * np.where(works, np.clip(slowed[chosen], 0, 1), 0)
     np.add.at(found, (layer, kind), width - lost)
-    np.add.at(found, (layer, _KINDS.index(Spent.BANKS)), lost)
+    found[:, _KINDS.index(Spent.BANKS)] += np.bincount(layer, lost, minlength=len(found))
     return found
 
 
@@ -127,31 +127,32 @@ class _Sums:
         by_role = {
             role: float(sum(self.work[rows, i].sum() for i, u in enumerate(self.profile.units) if u.role is role)) for role in _ORDER
         }
-        needs = {_LIMIT[_SPENT[role]]: cycles for role, cycles in by_role.items()}
-        needs[Limit.DRAM] = float(self.bursts[rows].sum()) / device.dram_bytes_per_cycle
+        work = {_SPENT[role].value: cycles for role, cycles in by_role.items()}
+        work[Spent.DRAM.value] = float(self.bursts[rows].sum()) / device.dram_bytes_per_cycle
         return {
             "measured_cycles": measured,
             "predicted_cycles": max(predicted.values(), default=0.0),
             "bound_cycles": max(bound.values(), default=0.0),
-            "limit": _limit(measured, needs, spent),
+            "limit": _limit(measured, work, spent),
             "macs": macs,
             "dram_bytes": int(self.bytes[rows].sum()),
             "mac_utilisation": macs / (measured * device.macs_per_cycle) if measured else 0.0,
             "spent": spent,
+            "work": work,
             "predicted": predicted,
             "bound": bound,
             "busy": busy,
         }
 
 
-def _limit(measured: float, needs: dict[Limit, float], spent: dict[str, float]) -> Limit:
+def _limit(measured: float, work: dict[str, float], spent: dict[str, float]) -> Limit:
     """The resource that is nearly always at work, else what most cycles went to."""
     if measured < 0.5:
         return Limit.HIDDEN
-    most = max(needs, key=lambda limit: needs[limit])
-    if needs[most] >= SATURATED * measured:
-        return most
-    return _LIMIT[max(_KINDS, key=lambda kind: spent[kind.value])]
+    most = max(work, key=lambda kind: work[kind])
+    if work[most] < SATURATED * measured:
+        most = max(spent, key=lambda kind: spent[kind])
+    return _LIMIT[Spent(most)]
 
 
 def measure(profiles: Sequence[ProgramProfile], plans: Sequence[Plan]) -> Performance | None:
@@ -179,12 +180,12 @@ def measure(profiles: Sequence[ProgramProfile], plans: Sequence[Plan]) -> Perfor
     layers = [layer for group in groups for layer in group.layers]
     return Performance(
         Device(machine.name, machine.clock_mhz, machine.macs_per_cycle, machine.dram_bytes_per_cycle, machine.sram_bytes, machine.sram_groups),
-        _together(parts, machine.macs_per_cycle),
+        _together(parts, sum(g.predicted_cycles for g in groups), machine.macs_per_cycle),
         tuple(groups),
         agreement([x.predicted_cycles for x in layers], [x.measured_cycles for x in layers]),
         agreement([x.predicted_cycles for x in groups], [x.measured_cycles for x in groups]),
         tuple(blocks),
-        max((b.address + b.size for b in blocks), default=0),
+        max(_peak(profile) for profile in profiles),
         sum(p.left_out for p in profiles),
     )  # fmt: skip
 
@@ -197,7 +198,7 @@ def _layer(sums: _Sums, index: int, plan: LayerPlan) -> LayerRow:
     )  # fmt: skip
 
 
-def _together(parts: list[dict[str, Any]], macs_per_cycle: float) -> Figures:
+def _together(parts: list[dict[str, Any]], predicted: float, macs_per_cycle: float) -> Figures:
     """Segments that run one after another: their cycles add up, what limits is what limits the longest."""
     measured, macs = sum(p["measured_cycles"] for p in parts), sum(p["macs"] for p in parts)
 
@@ -205,10 +206,19 @@ def _together(parts: list[dict[str, Any]], macs_per_cycle: float) -> Figures:
         return {k: sum(p[key].get(k, 0.0) for p in parts) for k in dict.fromkeys(k for p in parts for k in p[key])}
 
     return Figures(
-        measured, sum(p["predicted_cycles"] for p in parts), sum(p["bound_cycles"] for p in parts),
+        measured, predicted, sum(p["bound_cycles"] for p in parts),
         max(parts, key=lambda p: p["measured_cycles"])["limit"], macs, sum(p["dram_bytes"] for p in parts),
-        macs / (measured * macs_per_cycle) if measured else 0.0, added("spent"), added("predicted"), added("bound"), added("busy"),
+        macs / (measured * macs_per_cycle) if measured else 0.0, added("spent"), added("work"), added("predicted"), added("bound"), added("busy"),
     )  # fmt: skip
+
+
+def _peak(profile: ProgramProfile) -> int:
+    """Bytes in use at most."""
+    change = np.zeros(max((b.last for b in profile.buffers), default=0) + 2, np.int64)
+    for buffer in profile.buffers:
+        change[buffer.first] += buffer.size
+        change[buffer.last + 1] -= buffer.size
+    return int(np.cumsum(change).max())
 
 
 def _blocks(profile: ProgramProfile, at: float) -> list[SramBlock]:

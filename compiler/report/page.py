@@ -12,6 +12,7 @@ import jinja2
 import numpy as np
 
 from gadl.compiler.diag import Language, current_language
+from gadl.compiler.registry import target
 from gadl.targets.profile import ProgramProfile, Role
 
 from .labels import labels
@@ -27,6 +28,7 @@ MOST_BUFFERS = 6_000
 def render_page(report: Mapping[str, Any], performance: Performance | None, profiles: Sequence[ProgramProfile]) -> str:
     """The page's text in the current language."""
     words, chinese = labels(), current_language() is Language.ZH
+    known = target(report["target"])
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined)
     data = None if performance is None else _data(performance, profiles)
     text = json.dumps({"labels": words, "data": data}, ensure_ascii=False, separators=(",", ":"))
@@ -34,6 +36,7 @@ def render_page(report: Mapping[str, Any], performance: Performance | None, prof
         lang="zh-CN" if chinese else "en",
         words=words,
         report=report,
+        status=known.status.zh if chinese else known.status.en,
         p=performance,
         spent=[kind.value for kind in Spent],
         # `<` and the line separators would end the script element or a string early.
@@ -46,7 +49,7 @@ def _data(performance: Performance, profiles: Sequence[ProgramProfile]) -> dict[
     sram = plain.pop("sram")
     weight = [b["size"] * (b["end"] - b["start"]) for b in sram]
     kept = sorted(sorted(range(len(sram)), key=lambda i: -weight[i])[:MOST_BUFFERS])
-    number = {}
+    number: dict[tuple[int, int], int] = {}
     for group in performance.groups:
         for layer in group.layers:
             number.setdefault((group.segment, layer.index), len(number))
