@@ -22,7 +22,6 @@ from gadl.compiler.diag.catalog import Text, entries, entry
 
 from .common import command, load_arrays, save_arrays
 
-
 #: Width of the columns of `inspect --plan` beside the layers' names.
 OTHER_COLUMNS = 108
 

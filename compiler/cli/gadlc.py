@@ -75,7 +75,7 @@ def main(
     if as_json:
         click.echo(json.dumps(artifact.report, ensure_ascii=False, indent=1, default=str))
     else:
-        for line in summary(artifact):
+        for line in summary(artifact, report):
             click.echo(line)
     return ExitCode.OK
 
@@ -89,8 +89,8 @@ def _floats(text: str | None, otherwise: float) -> tuple[float, ...]:
         raise GadlError.of("GADL-U001", detail=f"'{text}' is not a list of numbers") from None
 
 
-def summary(artifact: Artifact) -> Iterator[str]:
-    """About a dozen lines for people, in their language."""
+def summary(artifact: Artifact, report: Path | None = None) -> Iterator[str]:
+    """About a dozen lines for people, in their language. `report`: the folder that was written."""
     r, zh = artifact.report, current_language() is Language.ZH
 
     def say(en: str, chinese: str) -> str:
@@ -139,6 +139,8 @@ def summary(artifact: Artifact) -> Iterator[str]:
         yield line(say("check", "自检"), equal if check["equal"] else say(f"max difference {worst}", f"最大相对误差 {worst}"))
     yield line(say("time", "用时"), f"{r['compile_s']:.2f} s")
     yield line(say("wrote", "写出"), f"{r['artifact']['path']} ({r['artifact']['bytes']:,} B)")
+    if report is not None:
+        yield line("", str(report / "report.html"))
 
 
 if __name__ == "__main__":

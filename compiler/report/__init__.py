@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def observe(file: ArtifactFile) -> tuple[Performance | None, list[ProgramProfile
         profiles = [look(program) for program in programs]
         plans = [Plan.from_json(file.section("plan", index).decode()) for index in range(len(programs))]
         return measure(profiles, plans), profiles
-    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+    except (ValueError, LookupError, TypeError, RuntimeError, struct.error) as error:
         raise GadlError.of("GADL-A001", file.where, detail=str(error)) from error
 
 

@@ -25,8 +25,8 @@ _TEXTS = {
         "wheel: zoom · drag: move · double click: all · click a block: its layer", "滚轮缩放 · 拖动平移 · 双击复位 · 点击色块定位到层"
     ),
     "bucketed": Text(
-        "Neighbouring blocks of a layer are drawn as one; trace.json has every instruction.",
-        "同层相邻色块已合并显示；trace.json 含全部指令。",
+        "Blocks too narrow to see are drawn as one, in the colour of the layer with most of it; trace.json has every instruction.",
+        "过窄的色块已合并，颜色取其中占时最多的层；trace.json 含全部指令。",
     ),
     "sram": Text("SRAM over time", "SRAM 占用"),
     "groups": Text("Groups and layers", "分组与各层"),
@@ -58,7 +58,7 @@ _TEXTS = {
     "measured": Text("Measured", "实测"),
     "predicted": Text("Predicted", "预测"),
     "error": Text("Error", "误差"),
-    "bound": Text("Limit", "极限"),
+    "bound": Text("Of limit", "达极限"),
     "bytes": Text("DRAM", "DRAM"),
     "macs": Text("MAC %", "MAC %"),
     "steps": Text("steps", "步"),
@@ -88,7 +88,7 @@ _TEXTS = {
     "verdict.dram": Text("DRAM bandwidth limits this model.", "DRAM 带宽是瓶颈。"),
     "verdict.sram banks": Text("Units slow each other down on the banks of SRAM.", "各单元在 SRAM 存储体上互相拖慢。"),
     "verdict.waiting": Text("Latency and waits between queues take most of the time.", "时延与队列间等待占用大部分时间。"),
-    "verdict.hidden": Text("", ""),
+    "verdict.hidden": Text("The device does nothing.", "设备没有工作。"),
     "heaviest": Text("Heaviest", "最重的部分"),
     "of_cycles": Text("of the cycles, limited by", "的周期，受限于"),
     "notes": Text("How to read this", "说明"),
@@ -105,10 +105,10 @@ _TEXTS = {
         "预测（L0）：各步的解析代价，取阵列、排空、向量单元、加载队列、存储队列、DRAM 带宽中的最大值，不计竞争。",
     ),
     "note.bound": Text(
-        "Limit (LBgeo): cycles that no schedule avoids on this machine: products in whole tiles, vector operations, or the least DRAM "
+        "Of limit: LBgeo over measured. LBgeo are cycles that no schedule avoids on this machine: products in whole tiles, vector operations, or the least DRAM "
         "traffic (weights once; a tensor only where it enters or leaves the segment). A layer whose transfers lie behind the work of others can be below its own limit; "
         "the model cannot.",
-        "极限（LBgeo）：此机器上任何调度都无法避免的周期，取整块乘加、向量运算、最少 DRAM 流量（权重一次；张量只在进出段时计）之最大值。"
+        "达极限：LBgeo 与实测之比。LBgeo 是此机器上任何调度都无法避免的周期，取整块乘加、向量运算、最少 DRAM 流量（权重一次；张量只在进出段时计）之最大值。"
         "若一层的传输被其他层的计算掩盖，该层可低于自身极限；整个模型则不能。",
     ),
     "note.limit": Text(

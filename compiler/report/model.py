@@ -44,9 +44,9 @@ class Limit(enum.Enum):
 class Figures:
     """Numbers of a layer, a group or the model. Cycles of layers sum to those of their group, of groups to the model's.
 
-    `predicted_cycles` is L0: the largest entry of `predicted`, for the model the sum over groups. `measured_cycles` is L1: the sum of `spent`. `bound_cycles` is
-    LBgeo: the largest entry of `bound`. `busy`: cycles per queue, hidden ones included. `work`: cycles that array, drain, vector
-    unit and DRAM would need at full speed; `limit` follows from them and from `spent`.
+    `predicted_cycles` is L0: the largest entry of `predicted`, for the model the sum over groups. `measured_cycles` is L1: the sum
+    of `spent`. `bound_cycles` is LBgeo: the largest entry of `bound`. `busy`: cycles per queue, hidden ones included. `work`: cycles
+    that array, drain, vector unit and DRAM would need at full speed; `limit` follows from them and from `spent`.
     """
 
     measured_cycles: float

@@ -19,8 +19,8 @@ from .labels import labels
 from .model import Performance, Spent
 
 TEMPLATES = Path(__file__).parent / "templates"
-#: Blocks of the timeline that a page holds; beyond, neighbours of one layer are joined.
-MOST_BLOCKS = 40_000
+#: Blocks of the timeline that a page holds; beyond, those too narrow to see are joined.
+MOST_BLOCKS = 80_000
 #: Buffers of the SRAM map that a page holds, the largest (bytes by cycles) first.
 MOST_BUFFERS = 6_000
 
@@ -83,23 +83,28 @@ def _lanes(
                 count += len(mine)
         at += profile.cycles
     joined = count > MOST_BLOCKS
-    gap = 0
     lanes = {name: (role, np.concatenate(blocks)) for name, (role, blocks) in parts.items()}
-    while joined and sum(len(blocks) for _, blocks in lanes.values()) > MOST_BLOCKS:
-        # Wider and wider gaps are closed, at last across layers.
-        gap = max(8, 2 * gap)
-        lanes = {name: (role, join_blocks(blocks, gap, gap > at / 1000)) for name, (role, blocks) in lanes.items()}
+    if joined:
+        width = max(1, -int(-at * len(lanes) // MOST_BLOCKS))
+        lanes = {name: (role, join_blocks(blocks, width)) for name, (role, blocks) in lanes.items()}
     return [{"name": name, "role": role.value, "blocks": _packed(blocks)} for name, (role, blocks) in lanes.items()], joined
 
 
-def join_blocks(blocks: np.ndarray, gap: int, across: bool = False) -> np.ndarray:
-    """Join blocks [start, end, layer] that follow within `gap` cycles and are of one layer (of any, if `across`)."""
-    apart = blocks[1:, 0] - blocks[:-1, 1] > gap
-    if not across:
-        apart |= blocks[1:, 2] != blocks[:-1, 2]
-    first = np.flatnonzero(np.concatenate(([True], apart)))
-    last = np.concatenate((first[1:] - 1, [len(blocks) - 1]))
-    return np.stack([blocks[first, 0], blocks[last, 1], blocks[first, 2]], axis=1)
+def join_blocks(blocks: np.ndarray, width: int) -> np.ndarray:
+    """Blocks [start, end, layer] that start in the same `width` cycles become one.
+
+    It is as long as they are together, so that density keeps its look, and of the layer that has most of it.
+    """
+    start, length, layer = blocks[:, 0], blocks[:, 1] - blocks[:, 0], blocks[:, 2]
+    first = np.flatnonzero(np.diff(start // width, prepend=-1))
+    busy = np.add.reduceat(length, first)
+    bucket = np.repeat(np.arange(len(first)), np.diff(first, append=len(blocks)))
+    # One row per bucket and layer, the longest of a bucket last.
+    pairs, place = np.unique(np.stack([bucket, layer], axis=1), axis=0, return_inverse=True)
+    sums = np.bincount(place.reshape(-1), length, minlength=len(pairs))
+    order = np.lexsort((sums, pairs[:, 0]))
+    last = np.flatnonzero(np.diff(pairs[order, 0], append=len(first)))
+    return np.stack([start[first], start[first] + busy, pairs[order[last], 1]], axis=1)
 
 
 def _packed(blocks: np.ndarray) -> list[int]:

@@ -77,10 +77,10 @@ def bar(spent: dict[str, float], widest: float) -> Text:
 
 def _summary(performance: Performance, words: dict[str, str]) -> list[Text]:
     total, layers, groups = performance.total, performance.layer_agreement, performance.group_agreement
-    parts = Text(f"{words['where']}: ")
+    parts = Text(words["where"])
     for kind, cycles in total.spent.items():
         share = 100 * cycles / total.measured_cycles if total.measured_cycles else 0.0
-        parts.append("■ ", style=_COLOURS[kind]).append(f"{words[f'spent.{kind}']} {share:.1f} %  ")
+        parts.append("  ■ ", style=_COLOURS[kind]).append(f"{words[f'spent.{kind}']} {share:.1f} %")
     found = [parts, Text(words[f"verdict.{total.limit.value}"], style="bold")]
     for word, score in (("layers", layers), ("groups_only", groups)):
         if score.median_relative_error is not None:

@@ -102,6 +102,8 @@ def profile(data: bytes) -> ProgramProfile:
     if len(events) and int(events["debug"].max()) >= len(layers):
         raise ValueError("an instruction belongs to a layer that the description does not have")
     buffers = description.get("buffers", {"names": [], "rows": []})
+    if any(not 0 <= first <= last < run["instructions"] for *_, first, last in buffers["rows"]):
+        raise ValueError("a buffer belongs to steps that the program does not have")
     names = {number: spec.name for number, spec in BY_OPCODE.items()}
     trace = Trace(
         # Steps are the instructions without WAIT and POST, which take no time and are not traced.
