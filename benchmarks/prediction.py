@@ -31,10 +31,11 @@ def main() -> None:
 
     def score(found: Agreement) -> str:
         error = "–" if found.median_relative_error is None else f"{found.median_relative_error:.1%}"
-        return f"{found.count} | {error} | {'–' if found.spearman is None else f'{found.spearman:.3f}'}"
+        weighted = "–" if found.weighted_relative_error is None else f"{found.weighted_relative_error:.1%}"
+        return f"{found.count} | {error} | {weighted} | {'–' if found.spearman is None else f'{found.spearman:.3f}'}"
 
-    print("| model | machine | L1 cycles | L0 / L1 | layers | median error | rank | groups | median error | rank | limited by |")
-    print("|---|---|---|---|---|---|---|---|---|---|---|")
+    print("| model | machine | L1 cycles | L0 / L1 | layers | median error | by cycles | rank | groups | median error | by cycles | rank | limited by |")
+    print("|---|---|---|---|---|---|---|---|---|---|---|---|---|")
     for name in options.names:
         model, shapes, samples = model_of(name)
         for machine in options.machines.split(","):

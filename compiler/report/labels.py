@@ -101,8 +101,10 @@ _TEXTS = {
     ),
     "note.predicted": Text(
         "Predicted (L0): the analytic cost of a layer's steps, the largest over array, drain, vector unit, load queues, store queue and "
-        "DRAM bandwidth, without contention.",
-        "预测（L0）：各步的解析代价，取阵列、排空、向量单元、加载队列、存储队列、DRAM 带宽中的最大值，不计竞争。",
+        "DRAM bandwidth, without contention. A group takes the largest of its layers' sums; where it runs in iterations, a layer takes its "
+        "computation and its part of what the group's transfers take beyond all computation.",
+        "预测（L0）：各步的解析代价，取阵列、排空、向量单元、加载队列、存储队列、DRAM 带宽中的最大值，不计竞争。组取各层之和的最大值；"
+        "组分多次迭代时，层为自身计算加上传输超出全部计算部分中的份额。",
     ),
     "note.bound": Text(
         "Of limit: LBgeo over measured. LBgeo are cycles that no schedule avoids on this machine: products in whole tiles, vector operations, or the least DRAM "

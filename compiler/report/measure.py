@@ -8,7 +8,7 @@ So layers sum to groups, and groups to the run.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,8 @@ from .score import agreement
 
 #: A resource that works for this share of the cycles is what limits; below, it is what most cycles went to.
 SATURATED = 0.6
+#: Resources of predicted cycles.
+_COMPUTES, _MOVES = ("array", "drain", "vector"), ("load", "store", "dram")
 _ORDER = (Role.ARRAY, Role.DRAIN, Role.VECTOR)
 _KINDS = tuple(Spent)
 _SPENT = {Role.ARRAY: Spent.ARRAY, Role.DRAIN: Spent.DRAIN, Role.VECTOR: Spent.VECTOR}
@@ -169,8 +171,12 @@ def measure(profiles: Sequence[ProgramProfile], plans: Sequence[Plan]) -> Perfor
         for group in plan.groups:
             members = range(taken, taken + len(group.layers))
             taken += len(group.layers)
-            rows = tuple(_layer(sums, i, chosen) for i, chosen in zip(members, group.layers))
-            groups.append(GroupRow(**sums.figures(members), index=len(groups), segment=segment, iterations=group.iterations, layers=rows))
+            figures = sums.figures(members)
+            predicted = [profile.layers[i].predicted for i in members]
+            alone = [max(p.values(), default=0.0) for p in predicted]
+            shares = _shares(predicted, figures["predicted_cycles"]) if group.iterations > 1 else alone
+            rows = tuple(_layer(sums, i, chosen, share) for i, chosen, share in zip(members, group.layers, shares))
+            groups.append(GroupRow(**figures, index=len(groups), segment=segment, iterations=group.iterations, layers=rows))
         if taken != len(profile.layers):
             raise ValueError(f"the plan has {taken} layers, the program {len(profile.layers)}")
         parts.append(sums.figures(range(len(profile.layers))))
@@ -190,10 +196,17 @@ def measure(profiles: Sequence[ProgramProfile], plans: Sequence[Plan]) -> Perfor
     )  # fmt: skip
 
 
-def _layer(sums: _Sums, index: int, plan: LayerPlan) -> LayerRow:
+def _shares(predicted: Sequence[Mapping[str, float]], whole: float) -> list[float]:
+    """Predicted cycles of layers that take turns: each computes, what transfers take beyond that goes to those that transfer."""
+    computes, moves = ([max((p.get(k, 0.0) for k in keys), default=0.0) for p in predicted] for keys in (_COMPUTES, _MOVES))
+    beyond, moved = max(0.0, whole - sum(computes)), sum(moves)
+    return [c + (beyond * m / moved if moved else 0.0) for c, m in zip(computes, moves)]
+
+
+def _layer(sums: _Sums, index: int, plan: LayerPlan, predicted: float) -> LayerRow:
     facts = sums.profile.layers[index]
     return LayerRow(
-        **sums.figures([index]), index=index, name=facts.name, op=facts.op, source=facts.source, shape=facts.shape,
+        **(sums.figures([index]) | {"predicted_cycles": predicted}), index=index, name=facts.name, op=facts.op, source=facts.source, shape=facts.shape,
         rows=plan.rows, channels=plan.channels, steps=int(sums.steps[index]),
     )  # fmt: skip
 

@@ -44,8 +44,9 @@ class Limit(enum.Enum):
 class Figures:
     """Numbers of a layer, a group or the model. Cycles of layers sum to those of their group, of groups to the model's.
 
-    `predicted_cycles` is L0: the largest entry of `predicted`, for the model the sum over groups. `measured_cycles` is L1: the sum
-    of `spent`. `bound_cycles` is LBgeo: the largest entry of `bound`. `busy`: cycles per queue, hidden ones included. `work`: cycles
+    `predicted_cycles` is L0: the largest entry of `predicted`; for the model the sum over groups; for a layer of a group in
+    iterations its computation and its part of what the group's transfers take beyond all computation. `measured_cycles` is L1: the
+    sum of `spent`. `bound_cycles` is LBgeo: the largest entry of `bound`. `busy`: cycles per queue, hidden ones included. `work`: cycles
     that array, drain, vector unit and DRAM would need at full speed; `limit` follows from them and from `spent`.
     """
 
@@ -107,10 +108,14 @@ class SramBlock:
 
 @dataclass(frozen=True)
 class Agreement:
-    """L0 against L1 over `count` rows that take cycles: median of |L0 - L1| / L1, rank correlation (None: undefined)."""
+    """L0 against L1 over `count` rows that take cycles; None where a number is undefined.
+
+    The median of |L0 - L1| / L1, the sum of |L0 - L1| over the sum of L1, and the rank correlation.
+    """
 
     count: int
     median_relative_error: float | None
+    weighted_relative_error: float | None
     spearman: float | None
 
 

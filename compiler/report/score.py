@@ -33,4 +33,6 @@ def agreement(predicted: Sequence[float], measured: Sequence[float]) -> Agreemen
     """The score over all rows that take cycles."""
     p, m = np.asarray(predicted, np.float64), np.asarray(measured, np.float64)
     p, m = p[m > 0], m[m > 0]
-    return Agreement(len(m), float(np.median(np.abs(p - m) / m)) if len(m) else None, spearman(p, m))
+    if not len(m):
+        return Agreement(0, None, None, None)
+    return Agreement(len(m), float(np.median(np.abs(p - m) / m)), float(np.abs(p - m).sum() / m.sum()), spearman(p, m))

@@ -126,8 +126,12 @@ def test_numbers_add_up(artifact: Artifact, seen: tuple[Performance, list[Progra
             assert sum(getattr(y, key) for y in group.layers) == pytest.approx(getattr(group, key))
     for row in (total, *performance.groups, *performance.layers):
         assert sum(row.spent.values()) == pytest.approx(row.measured_cycles) and min(row.spent.values()) >= 0
-        assert row is total or row.predicted_cycles == max(row.predicted.values())
         assert (row.limit is Limit.HIDDEN) == (row.measured_cycles < 0.5)
+    for group in performance.groups:
+        assert group.predicted_cycles == max(group.predicted.values())
+        assert sum(y.predicted_cycles for y in group.layers) >= group.predicted_cycles - 1e-6
+        if group.iterations <= 1:
+            assert all(y.predicted_cycles == max(y.predicted.values()) for y in group.layers)
     assert total.predicted_cycles == pytest.approx(sum(g.predicted_cycles for g in performance.groups))
     assert {y.name for y in performance.layers} >= {"stem", EVIL, "depthwise", "pool", "head"}
 
@@ -179,6 +183,20 @@ def test_the_resource_at_work_is_the_limit() -> None:
         measure([two_layers((1, 0, 0, 0, 10, 10))], [Plan((GroupPlan((LayerPlan((0,)),)),))])
 
 
+def test_transfers_beyond_computation_go_to_those_that_transfer() -> None:
+    plan = Plan((GroupPlan((LayerPlan((0,)), LayerPlan((1,))), 2),))
+    profile = two_layers((1, 0, 0, 0, 70, 70), (0, 1, 70, 0, 30, 100))
+    layers = (
+        dataclasses.replace(profile.layers[0], predicted={"array": 10.0, "vector": 4.0, "dram": 30.0}),
+        dataclasses.replace(profile.layers[1], predicted={"array": 5.0, "load": 3.0, "dram": 10.0}),
+    )
+    performance = measure([dataclasses.replace(profile, layers=layers)], [plan])
+    assert performance is not None and performance.groups[0].predicted_cycles == 40
+    assert [y.predicted_cycles for y in performance.layers] == [10 + 25 * 3 / 4, 5 + 25 / 4]
+    once = measure([dataclasses.replace(profile, layers=layers)], [Plan((GroupPlan(plan.groups[0].layers, 1),))])
+    assert once is not None and [y.predicted_cycles for y in once.layers] == [30, 10]
+
+
 def test_scores() -> None:
     assert spearman(np.array([1.0, 2, 3, 4]), np.array([10.0, 20, 30, 400])) == pytest.approx(1)
     assert spearman(np.array([1.0, 2, 3]), np.array([3.0, 2, 1])) == pytest.approx(-1)
@@ -187,6 +205,7 @@ def test_scores() -> None:
     assert spearman(np.array([1.0]), np.array([1.0])) is None and spearman(np.ones(3), np.arange(3.0)) is None
     score = agreement([90, 100, 300, 7], [100, 100, 200, 0])
     assert score.count == 3 and score.median_relative_error == pytest.approx(0.1)
+    assert score.weighted_relative_error == pytest.approx(110 / 400)
     assert agreement([], []).median_relative_error is None
 
 
