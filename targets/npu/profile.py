@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 import struct
 from typing import Any
 
@@ -28,18 +27,19 @@ UNITS = (
 )  # fmt: skip
 #: What a layer's predicted cycles are given for.
 RESOURCES = ("array", "drain", "vector", "load", "store", "dram")
-_COLUMN = {"MMA": 0, "EPI": 1, "VEC": 2, "LD": 3, "ST": 4}
+#: Where the cycles of a step are added, by EPI or the first letters of its queue.
+_COLUMN = {"MM": 0, "EPI": 1, "VE": 2, "LD": 3, "ST": 4}
 
 
 def describe(program: Program, layers: list[Layer], segment: Segment, machine: Machine) -> dict[str, Any]:
     """The part of a container's description that `profile` reads back: layers and the map of SRAM."""
     rate = machine["dram.bytes_per_cycle"] * machine["dram.eff"]
-    predicted = np.zeros((len(layers), len(RESOURCES)))
+    predicted = [[0.0] * len(RESOURCES) for _ in layers]
     for step in program.steps:
-        column = _COLUMN["EPI" if step.instruction == "EPI" else step.engine.rstrip("0123456789")]
-        predicted[step.op, column] += step.cycles / (machine.load_queues if column == _COLUMN["LD"] else 1)
-        if column in (_COLUMN["LD"], _COLUMN["ST"]):
-            predicted[step.op, 5] += _moved_bytes(step) / rate
+        row, resource = predicted[step.op], "EPI" if step.instruction == "EPI" else step.engine[:2]
+        row[_COLUMN[resource]] += step.cycles / machine.load_queues if resource == "LD" else step.cycles
+        if resource in ("LD", "ST"):
+            row[-1] += _moved_bytes(step) / rate
     spans = program.lifetimes()
     rows = [(b, spans[id(b)]) for b in program.buffers if b.memory == SRAM and id(b) in spans]
     names = {name: number for number, name in enumerate(dict.fromkeys(b.name for b, _ in rows))}
@@ -47,7 +47,7 @@ def describe(program: Program, layers: list[Layer], segment: Segment, machine: M
         "layers": [
             {
                 "name": layer.name, "op": layer.op.name, "source": str(layer.op.loc), "shape": list(layer.result.shape),
-                "predicted": [round(float(c)) for c in predicted[layer.index]], **bound,
+                "predicted": [round(c) for c in predicted[layer.index]], **bound,
             }
             for layer, bound in zip(layers, _bounds(layers, segment, machine), strict=True)
         ],
@@ -57,7 +57,8 @@ def describe(program: Program, layers: list[Layer], segment: Segment, machine: M
 
 def _moved_bytes(step: Step) -> int:
     """DRAM bytes of a transfer."""
-    return int(step.fields.get("row_bytes", 0)) * math.prod(max(1, int(step.fields.get(f"n{i}", 1))) for i in (1, 2, 3))
+    fields = step.fields
+    return int(fields.get("row_bytes", 0) * fields.get("n1", 1) * fields.get("n2", 1) * fields.get("n3", 1))
 
 
 def _bounds(layers: list[Layer], segment: Segment, machine: Machine) -> list[dict[str, Any]]:
