@@ -126,6 +126,7 @@ def inspect(artifact: Path, plan: bool, asm: bool, as_json: bool) -> int:
 def _inspect_plan(file: ArtifactFile, as_json: bool) -> int:
     """The table of a simulated target; the plans' own text of any other."""
     from gadl.compiler.report import observe
+    from gadl.compiler.report.labels import labels
     from gadl.compiler.report.terminal import plan_table
 
     performance, _ = observe(file)
@@ -134,7 +135,7 @@ def _inspect_plan(file: ArtifactFile, as_json: bool) -> int:
         numbers = None if performance is None else performance.to_json()
         click.echo(json.dumps({"plans": [json.loads(p) for p in plans], "performance": numbers}, ensure_ascii=False, indent=1))
     elif performance is None:
-        for text in plans:
+        for text in plans or [labels()["no_device"]]:
             click.echo(text)
     else:
         # Names are cut to the terminal's width, never in a file.

@@ -40,7 +40,7 @@ _TEXTS = {
     "rate": Text("MACs per cycle", "每周期 MAC 数"),
     "host": Text("Operators on the host", "主机上运行的算子"),
     "host_none": Text("None, apart from conversions at the border.", "除边界处的转换外，没有算子在主机上运行。"),
-    "no_device": Text("No device program: nothing was simulated.", "没有设备程序，未进行模拟。"),
+    "no_device": Text("There is no device program to simulate.", "没有可模拟的设备程序。"),
     "reason": Text("Reason", "原因"),
     "op": Text("Op", "算子"),
     "name": Text("Name", "名称"),

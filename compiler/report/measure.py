@@ -18,7 +18,7 @@ from gadl.compiler.ir.types import Array
 from gadl.passes.plan.plan import LayerPlan, Plan
 from gadl.targets.profile import ProgramProfile, Role
 
-from .model import Device, Figures, GroupRow, LayerRow, Limit, Performance, Spent, SramBlock
+from .model import Agreement, Device, Figures, GroupRow, LayerRow, Limit, Performance, Spent, SramBlock
 from .score import agreement
 
 #: A resource that works for this share of the cycles is what limits; below, it is what most cycles went to.
@@ -188,8 +188,8 @@ def measure(profiles: Sequence[ProgramProfile], plans: Sequence[Plan]) -> Perfor
         Device(machine.name, machine.clock_mhz, machine.macs_per_cycle, machine.dram_bytes_per_cycle, machine.sram_bytes, machine.sram_groups),
         _together(parts, sum(g.predicted_cycles for g in groups), machine.macs_per_cycle),
         tuple(groups),
-        agreement([x.predicted_cycles for x in layers], [x.measured_cycles for x in layers]),
-        agreement([x.predicted_cycles for x in groups], [x.measured_cycles for x in groups]),
+        _score(layers),
+        _score(groups),
         tuple(blocks),
         max(_peak(profile) for profile in profiles),
         sum(p.left_out for p in profiles),
@@ -209,6 +209,12 @@ def _layer(sums: _Sums, index: int, plan: LayerPlan, predicted: float) -> LayerR
         **(sums.figures([index]) | {"predicted_cycles": predicted}), index=index, name=facts.name, op=facts.op, source=facts.source, shape=facts.shape,
         rows=plan.rows, channels=plan.channels, steps=int(sums.steps[index]),
     )  # fmt: skip
+
+
+def _score(rows: Sequence[Figures]) -> Agreement:
+    """The score of rows that have a prediction: programs of earlier versions have none."""
+    known = [row for row in rows if row.predicted]
+    return agreement([row.predicted_cycles for row in known], [row.measured_cycles for row in known])
 
 
 def _together(parts: list[dict[str, Any]], predicted: float, macs_per_cycle: float) -> Figures:

@@ -50,14 +50,14 @@ def plan_table(performance: Performance, name_width: int = 0) -> RenderableType:
 def _numbers(row: Figures, total: Figures, widest: float, words: dict[str, str]) -> list[Text]:
     """The cells after name and op."""
     measured, hidden = row.measured_cycles, row.limit is Limit.HIDDEN
-    error = "–" if hidden else f"{100 * (row.predicted_cycles - measured) / measured:+.0f} %"
+    error = "–" if hidden or not row.predicted else f"{100 * (row.predicted_cycles - measured) / measured:+.0f} %"
     return [
         bar(row.spent, widest),
         Text("–" if hidden else f"{measured:,.0f}"),
         Text(f"{100 * measured / total.measured_cycles:.1f} %" if total.measured_cycles else "–"),
-        Text(f"{row.predicted_cycles:,.0f}"),
+        Text(f"{row.predicted_cycles:,.0f}" if row.predicted else "–"),
         Text(error, style="" if error == "–" or abs(row.predicted_cycles - measured) <= measured / 2 else "red"),
-        Text("–" if hidden else f"{100 * row.bound_cycles / measured:.0f} %"),
+        Text("–" if hidden or not row.bound else f"{100 * row.bound_cycles / measured:.0f} %"),
         Text(words[f"limit.{row.limit.value}"], style=_COLOURS[row.limit.value]),
         Text(f"{100 * row.mac_utilisation:.1f}" if row.macs else "–"),
         Text(f"{row.dram_bytes / 1024:,.1f} KiB" if row.dram_bytes else "–"),

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import re
 import zlib
@@ -15,6 +16,7 @@ import onnx
 import pytest
 from click.testing import CliRunner, Result
 from onnx import TensorProto, helper, numpy_helper
+from rich.console import Console
 
 import gadl
 from gadl.compiler.artifact.reader import ArtifactFile
@@ -30,7 +32,7 @@ from gadl.compiler.report.measure import attribute, measure
 from gadl.compiler.report.model import Limit, Performance, Spent
 from gadl.compiler.report.page import MOST_BLOCKS, join_blocks, render_page
 from gadl.compiler.report.score import agreement, spearman
-from gadl.compiler.report.terminal import bar
+from gadl.compiler.report.terminal import bar, plan_table
 from gadl.passes.plan.plan import GroupPlan, LayerPlan, Plan
 from gadl.targets.npu import _sim
 from gadl.targets.profile import BufferFacts, LayerFacts, MachineFacts, ProgramProfile, Role, Trace, Unit
@@ -311,6 +313,16 @@ def test_inspect_prints_every_layer(artifact: Artifact, seen: tuple[Performance,
     assert len(plain["plans"]) == 2 and plain["performance"] == seen[0].to_json()
 
 
+def test_programs_of_earlier_versions_have_no_prediction() -> None:
+    profile = two_layers((1, 0, 0, 0, 70, 70), (0, 1, 70, 0, 30, 100))
+    bare = dataclasses.replace(profile, layers=tuple(dataclasses.replace(y, predicted={}, bound={}) for y in profile.layers))
+    performance = measure([bare], [Plan((GroupPlan((LayerPlan((0,)), LayerPlan((1,))), 2),))])
+    assert performance is not None and performance.layer_agreement.median_relative_error is None
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(plan_table(performance))
+    assert "first" in (text := console.export_text()) and "-100" not in text
+
+
 def test_bars_keep_their_length() -> None:
     assert bar({"array": 1, "dram": 1, "waiting": 0}, 2).plain == "█" * 16
     assert len(bar({"array": 0.3, "dram": 0.3}, 1.2).plain) == 8 and bar({"array": 0}, 0).plain == ""
@@ -323,7 +335,7 @@ def test_a_target_without_a_simulator_still_has_a_page(tmp_path: Path) -> None:
     assert {p.name for p in (tmp_path / "r").iterdir()} == {"report.html", "report.json"}
     assert json.loads((tmp_path / "r" / "report.json").read_text())["performance"] is None
     assert labels()["no_device"] in (tmp_path / "r" / "report.html").read_text(encoding="utf-8")
-    assert call(gadl_command, "inspect", tmp_path / "net.gadl", "--plan").exit_code == 0
+    assert call(gadl_command, "inspect", tmp_path / "net.gadl", "--plan").stdout.strip() == labels()["no_device"]
 
 
 def test_a_compilation_without_a_report_is_not_traced(artifact: Artifact) -> None:
