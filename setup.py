@@ -36,7 +36,7 @@ class CMakeBuild(build_ext):
 setup(
     packages=find_packages("src"),
     package_dir={"": "src"},
-    package_data={"gadl": ["py.typed"], "gadl.targets.npu": ["machines/*.toml"]},
+    package_data={"gadl": ["py.typed"], "gadl.targets.npu": ["machines/*.toml"], "gadl.compiler.report": ["templates/*.html"]},
     ext_modules=[Extension(name, []) for name in MODULES],
     cmdclass={"build_ext": CMakeBuild},
     zip_safe=False,

@@ -13,6 +13,8 @@ from gadl.compiler.diag.catalog import Text
 from gadl.compiler.ir.graph import Op, Value
 from gadl.passes.quant.specs import QuantRules
 
+from .profile import ProgramProfile
+
 
 @dataclass(frozen=True)
 class Constraint:
@@ -143,6 +145,8 @@ class Target:
     features: Feature = Feature.NONE
     #: A program as text, for `gadl inspect --asm`.
     disassemble: Callable[[bytes], str] | None = None
+    #: A program's layers and memory, and a run of it step by step, for reports; `ValueError` when the program is damaged.
+    profile: Callable[[bytes], ProgramProfile] | None = None
 
     def refuse(self, op: Op, machine: Any) -> Text | None:
         """Why `op` stays on the host, or None when the device takes it."""

@@ -14,12 +14,16 @@ from typing import Any
 
 import click
 import numpy as np
+from rich.console import Console
 
 from gadl.compiler.artifact.reader import ArtifactFile
 from gadl.compiler.diag import ExitCode, GadlError, Language, current_language
 from gadl.compiler.diag.catalog import Text, entries, entry
 
 from .common import command, load_arrays, save_arrays
+
+#: Width of the columns of `inspect --plan` beside the layers' names.
+OTHER_COLUMNS = 108
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -94,16 +98,15 @@ def bench(artifact: Path, source: Path | None, runs: int, warmup: int, as_json: 
 
 @main.command()
 @click.argument("artifact", type=click.Path(path_type=Path))
-@click.option("--plan", is_flag=True, help="The plans of the device segments")
+@click.option("--plan", is_flag=True, help="Groups and layers: cycles, what limits them, bytes")
 @click.option("--asm", is_flag=True, help="The device programs as assembler text")
+@click.option("--json", "as_json", is_flag=True, help="With --plan: plans and numbers as JSON")
 @command
-def inspect(artifact: Path, plan: bool, asm: bool) -> int:
+def inspect(artifact: Path, plan: bool, asm: bool, as_json: bool) -> int:
     """Show what ARTIFACT holds. / 查看产物内容。"""
     file = ArtifactFile.open(artifact)
     if plan:
-        for index in range(len(file.programs)):
-            click.echo(file.section("plan", index).decode())
-        return ExitCode.OK
+        return _inspect_plan(file, as_json)
     if asm:
         from gadl.compiler.registry import target
 
@@ -117,6 +120,29 @@ def inspect(artifact: Path, plan: bool, asm: bool) -> int:
     click.echo(json.dumps(file.manifest, ensure_ascii=False, indent=1))
     for (name, index), (at, size) in file.sections.items():
         click.echo(f"{name:<10} {index:>3}  offset {at:>10}  {size:>10} B")
+    return ExitCode.OK
+
+
+def _inspect_plan(file: ArtifactFile, as_json: bool) -> int:
+    """The table of a simulated target; the plans' own text of any other."""
+    from gadl.compiler.report import observe
+    from gadl.compiler.report.labels import labels
+    from gadl.compiler.report.terminal import plan_table
+
+    performance, _ = observe(file)
+    plans = [file.section("plan", index).decode() for index in range(len(file.programs))]
+    if as_json:
+        numbers = None if performance is None else performance.to_json()
+        click.echo(json.dumps({"plans": [json.loads(p) for p in plans], "performance": numbers}, ensure_ascii=False, indent=1))
+    elif performance is None:
+        for text in plans or [labels()["no_device"]]:
+            click.echo(text)
+    else:
+        # Names are cut to the terminal's width, never in a file.
+        terminal = Console(highlight=False)
+        room = max(16, terminal.width - OTHER_COLUMNS) if terminal.is_terminal else 0
+        console = terminal if room else Console(highlight=False, width=1 << 12)
+        console.print(plan_table(performance, room))
     return ExitCode.OK
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import click
 
+from gadl.compiler.artifact.reader import ArtifactFile
 from gadl.compiler.calibration import Color, ImageLayout, ImageOptions, load_calibration
 from gadl.compiler.diag import ExitCode, Language, current_language
-from gadl.compiler.diag.files import write_atomically
 from gadl.compiler.driver import Artifact, CompileOptions, compile, import_model
 from gadl.compiler.ir.passes import StopAfter
 from gadl.compiler.ir.printer import print_graph
@@ -42,7 +42,7 @@ from .common import command, console, parse_shapes, show
 @click.option("--no-self-check", is_flag=True, help="Do not run the artefact once")
 @click.option("--dump-ir", type=click.Path(path_type=Path), help="Write the graph after every pass")
 @click.option("--stop-after", help="Print the graph after this pass and end")
-@click.option("--report", type=click.Path(path_type=Path), help="Folder for report.json")
+@click.option("--report", type=click.Path(path_type=Path), help="Folder for report.html, report.json and trace.json")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON")
 @command
 def main(
@@ -68,14 +68,14 @@ def main(
         return ExitCode.OK
     path = output or Path(model.with_suffix(".gadl").name)
     artifact.save(path)
-    text = json.dumps(artifact.report, ensure_ascii=False, indent=1, default=str)
     if report is not None:
-        report.mkdir(parents=True, exist_ok=True)
-        write_atomically(report / "report.json", text.encode() + b"\n")
+        from gadl.compiler.report import write_report
+
+        write_report(ArtifactFile(artifact.data, str(path)), artifact.report, report)
     if as_json:
-        click.echo(text)
+        click.echo(json.dumps(artifact.report, ensure_ascii=False, indent=1, default=str))
     else:
-        for line in summary(artifact):
+        for line in summary(artifact, report):
             click.echo(line)
     return ExitCode.OK
 
@@ -89,8 +89,8 @@ def _floats(text: str | None, otherwise: float) -> tuple[float, ...]:
         raise GadlError.of("GADL-U001", detail=f"'{text}' is not a list of numbers") from None
 
 
-def summary(artifact: Artifact) -> Iterator[str]:
-    """About a dozen lines for people, in their language."""
+def summary(artifact: Artifact, report: Path | None = None) -> Iterator[str]:
+    """About a dozen lines for people, in their language. `report`: the folder that was written."""
     r, zh = artifact.report, current_language() is Language.ZH
 
     def say(en: str, chinese: str) -> str:
@@ -139,6 +139,8 @@ def summary(artifact: Artifact) -> Iterator[str]:
         yield line(say("check", "自检"), equal if check["equal"] else say(f"max difference {worst}", f"最大相对误差 {worst}"))
     yield line(say("time", "用时"), f"{r['compile_s']:.2f} s")
     yield line(say("wrote", "写出"), f"{r['artifact']['path']} ({r['artifact']['bytes']:,} B)")
+    if report is not None:
+        yield line("", str(report / "report.html"))
 
 
 if __name__ == "__main__":

@@ -298,16 +298,30 @@ void Engine::end_phase(size_t core, Unit unit) {
   slot.moving = true;
   states_[core].moving |= 1u << unit;
   transfers_ += slot.work->dma;
-  slot.since = now_;
+  slot.moved = slot.since = now_;
   slot.rate = 0;
   states_[core].events[unit] = kNever;
   rates_changed_ = true;
+}
+
+void Engine::record(size_t core, const Slot& slot, Unit unit) {
+  if (report_.trace.size() >= options_.most_events) {
+    ++report_.events_left_out;
+    return;
+  }
+  const Work& work = *slot.work;
+  const double begun = slot.moving ? slot.moved : now_;
+  const double full = work.dma ? shares_[work.store][1] : 1.0;
+  report_.trace.push_back({static_cast<uint8_t>(core), static_cast<uint8_t>(unit), static_cast<uint8_t>(slot.code->op), slot.instr, slot.code->debug,
+                           work.dram_read + work.dram_written, work.macs, work.dma ? static_cast<uint64_t>(work.work) : 0, begun - slot.start,
+                           slot.moving ? work.work / full : 0.0, slot.start, now_});
 }
 
 void Engine::finish(size_t core, Unit unit) {
   State& state = states_[core];
   Slot& slot = state.slots[unit];
   const double time = now_ - slot.start;
+  if (options_.trace) record(core, slot, unit);
   if (slot.moving) {
     if (slot.work->dma) moved_bytes_ += slot.rate * (now_ - slot.since);
     state.moving &= ~(1u << unit);
@@ -318,7 +332,6 @@ void Engine::finish(size_t core, Unit unit) {
   state.events[unit] = kNever;
   report_.busy[global(core, static_cast<int>(slot.code->queue))] += time;
   debug_cycles_[setup_.cores[core].debug_slots[slot.instr]] += time;
-  if (options_.trace) report_.trace.push_back({static_cast<uint8_t>(core), unit, slot.code->op, slot.code->debug, slot.start, now_});
   if (unit == kArray && fill_ > 0) {
     auto& filling = state.filling;
     filling.erase(std::remove_if(filling.begin(), filling.end(), [this](const Filling& f) { return f.visible <= now_; }), filling.end());

@@ -37,7 +37,7 @@ class Engine {
     const Instr* code = nullptr;  // as encoded: queue, semaphores, debug id
     uint32_t instr = 0;           // its index
     uint32_t position = 0;        // in its queue, from 1
-    double start = 0, since = 0, left = 0, rate = 0;
+    double start = 0, moved = 0, since = 0, left = 0, rate = 0;  // `moved`: when its work began
     Work own;                     // where address registers decide
     Clock clock;
   };
@@ -89,6 +89,7 @@ class Engine {
   void retire(size_t core, const Slot& slot, Unit unit);
   void post(size_t core, const Instr& instr, const Clock& clock);
   void count_traffic(size_t core, const Slot& slot);
+  void record(size_t core, const Slot& slot, Unit unit);
   // rates.cpp
   void update_rates();
   double slowdown(const Slot& slot, const double* load) const;

@@ -19,14 +19,17 @@ struct Options {
   bool races = true;
   bool trace = false;
   double least_cycles = 0;  // a limit that the caller knows; a faster run is a defect
+  size_t most_events = size_t{1} << 20;  // of the trace; later ones are counted only
 };
 
+// One executed instruction. `end - start - fixed - alone` cycles were lost to others that moved data at the same time.
 struct TraceEvent {
-  uint8_t core;
-  Unit unit;
-  Op op;
-  uint32_t debug;
-  double start, end;  // work starts after issue and latency, which [start, end) includes
+  uint8_t core, unit, op;
+  uint32_t instr, debug;  // index in the core's code, debug id
+  uint64_t bytes, macs;   // DRAM bytes as the instruction says
+  uint64_t burst_bytes;   // in whole bursts
+  double fixed, alone;    // issue and latency before the work starts, cycles of the work at full speed
+  double start, end;
 };
 
 struct Report {
@@ -40,7 +43,8 @@ struct Report {
   std::vector<uint64_t> queue_bytes;    // DRAM bytes per core and queue, as the instructions say
   std::array<uint64_t, kRegions> region_read_bytes{}, region_write_bytes{};
   std::map<uint32_t, double> cycles_by_debug;
-  std::vector<TraceEvent> trace;
+  std::vector<TraceEvent> trace;  // in the order of their ends
+  uint64_t events_left_out = 0;
 };
 
 // A core's code, ready to run: what each instruction costs and touches is known, except where address registers decide.

@@ -38,15 +38,12 @@ py::dict to_dict(const Report& report) {
   out["region_read_bytes"] = report.region_read_bytes;
   out["region_write_bytes"] = report.region_write_bytes;
   out["cycles_by_debug"] = report.cycles_by_debug;
-  py::list trace;
-  for (const TraceEvent& e : report.trace) {
-    trace.append(py::make_tuple(e.core, static_cast<int>(e.unit), find_op(e.op)->name, e.debug, e.start, e.end));
-  }
-  out["trace"] = trace;
+  out["trace"] = py::array_t<TraceEvent>(static_cast<py::ssize_t>(report.trace.size()), report.trace.data());
+  out["events_left_out"] = report.events_left_out;
   return out;
 }
 
-py::dict simulate(const py::bytes& container, py::dict regions, bool functional, bool races, bool trace, double least_cycles) {
+py::dict simulate(const py::bytes& container, py::dict regions, bool functional, bool races, bool trace, double least_cycles, size_t most_events) {
   const std::string_view bytes = container;
   Simulator simulator(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size());
   for (auto item : regions) {
@@ -57,7 +54,7 @@ py::dict simulate(const py::bytes& container, py::dict regions, bool functional,
   Report report;
   {
     py::gil_scoped_release release;
-    report = simulator.run({functional, races, trace, least_cycles});
+    report = simulator.run({functional, races, trace, least_cycles, most_events});
   }
   return to_dict(report);
 }
@@ -65,6 +62,7 @@ py::dict simulate(const py::bytes& container, py::dict regions, bool functional,
 }  // namespace
 
 PYBIND11_MODULE(_sim, m) {
+  PYBIND11_NUMPY_DTYPE(TraceEvent, core, unit, op, instr, debug, bytes, macs, burst_bytes, fixed, alone, start, end);
   m.doc() = "The reference NPU's simulator and timing formulas.";
   py::register_exception<SimError>(m, "SimError");
   py::class_<Machine>(m, "Machine").def(py::init(&make_machine), py::arg("values"));
@@ -90,5 +88,6 @@ PYBIND11_MODULE(_sim, m) {
           return py::bytes(reinterpret_cast<const char*>(out.data()), out.size());
         }, py::arg("data"), "The zb1 stream of some bytes.");
   m.def("simulate", &simulate, py::arg("container"), py::arg("regions"), py::arg("functional") = true, py::arg("races") = true,
-        py::arg("trace") = false, py::arg("least_cycles") = 0.0, "Runs a program on the given memory (region number to array); raises SimError.");
+        py::arg("trace") = false, py::arg("least_cycles") = 0.0, py::arg("most_events") = size_t{1} << 20,
+        "Runs a program on the given memory (region number to array); raises SimError. `trace`: a record array, one row per instruction executed.");
 }

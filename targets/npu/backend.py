@@ -30,6 +30,7 @@ from .expand.window import WindowExpansion
 from .layers import Layer, in_logical_order, layers_of, memory_strides
 from .machine import Machine
 from .planner import Planner, Refused
+from .profile import describe
 
 #: Part of SRAM that the planner counts on; what is left holds what is loaded ahead, and the gaps between buffers.
 BUDGET = 0.9
@@ -99,11 +100,9 @@ class NpuBackend:
             container, _ = packed(arranged)
             return float(_sim.simulate(container.to_bytes(), {}, functional=False, races=False)["cycles"])
 
-        description = {
-            "machine": self.machine.name,
-            "layers": [{"name": layer.name, "op": layer.op.name, "source": str(layer.op.loc)} for layer in layers],
-        }
+        description: dict[str, Any] = {"machine": self.machine.name}
         fastest(program, self.machine, cycles)
+        description |= describe(program, layers, segment, self.machine)
         container, waits = packed(program)
         bounds = segment_bounds(self.machine, layers, segment)
         report: dict[str, Any] = {

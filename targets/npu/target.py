@@ -13,6 +13,7 @@ from .constraints import CONSTRAINTS, DEVICE_OPS
 from .container import core_code
 from .instruction import decode
 from .machine import load_machine, machine_names
+from .profile import profile
 from .quant_rules import QUANT_RULES
 
 TARGET = Target(
@@ -29,6 +30,7 @@ TARGET = Target(
     quant_rules=lambda machine: QUANT_RULES,
     backend=NpuBackend,
     features=Feature.NPU,
+    profile=profile,
     disassemble=lambda program: disassemble(decode(core_code(program))),
     precisions=("int8", "int16", "fp16", "float"),
 )

@@ -182,7 +182,7 @@ def test_a_host_call_holds_back_what_follows_it() -> None:
     text = "CALLC@CTL id=1 bytes_in=640 bytes_out=0\nLD@LD0 src_region=1 dst=0 row_bytes=64\nEND@CTL"
     report = timed(text, {1: 64}, trace=True)
     (call, load) = report["trace"]
-    assert load[4] >= call[5]
+    assert load["start"] >= call["end"]
     assert report["dram_read_bytes"] == 640 + 64
 
 

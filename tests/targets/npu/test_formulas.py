@@ -25,7 +25,7 @@ def test_the_engine_keeps_the_array_as_long_as_the_formula_says(flow: str) -> No
     text = f"MMA_MATMUL@MMA b_addr=4096 m={m} n={n} k={k} a_stride={k} b_stride={k}\nEND@CTL"
     machine = load_machine(f"scalesim-{flow}-16")
     report = _sim.simulate(container(text, {}, machine), {}, functional=False, trace=True)
-    ((_, _, _, _, start, end),) = report["trace"]
+    ((*_, start, end),) = report["trace"]
     assert end - start - 1 == systolic_total(machine, [(m, n, k)])
 
 
