@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Placement on chip: an address for every buffer, and the step from which each early load may hold its place.
 
-All buffers are placed in the order of their first use. What is loaded ahead of time then
+All buffers are placed in the order of their first use, or packed where that order does not fit. What is loaded ahead of time then
 moves to where it may begin as early as it wants to, or as early as there is room.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from gadl.passes.plan.program import Buffer, Program
 
-from .allocate import AllocationError
+from .allocate import AllocationError, search_places
 from .banks import Banks
 
 
@@ -23,7 +23,7 @@ class _Map:
     def __init__(self, capacity: int, count: int, banks: Banks | None) -> None:
         self.capacity, self.banks = capacity, banks
         self.rows = np.zeros((count, 4), np.int64)  # start, end, first step, last step
-        self.used = 0
+        self.numbers: dict[int, int] = {}  # of rows, by id of the buffer
 
     def best(self, buffer: Buffer, first: int, last: int) -> int | None:
         """The address where the buffer meets the least company, then the one released longest ago, then the lowest."""
@@ -37,23 +37,18 @@ class _Map:
                     best = key
         return None if best is None else best[2]
 
-    def add(self, start: int, size: int, first: int, last: int) -> int:
-        """Occupy a rectangle; returns its number."""
-        self.used += 1
-        self.set(self.used - 1, start, size, first, last)
-        return self.used - 1
+    def put(self, buffer: Buffer, first: int, last: int) -> None:
+        """A buffer with an address occupies it in steps `first` to `last`, and in no others."""
+        start = buffer.address or 0
+        self.rows[self.numbers.setdefault(id(buffer), len(self.numbers))] = start, start + buffer.size, first, last
 
-    def set(self, number: int, start: int, size: int, first: int, last: int) -> None:
-        """Give a rectangle other sides."""
-        self.rows[number] = start, start + size, first, last
-
-    def remove(self, number: int) -> None:
-        """Free a rectangle."""
-        self.rows[number] = 0, 0, 1, 0
+    def remove(self, buffer: Buffer) -> None:
+        """Free a buffer's rectangle."""
+        self.rows[self.numbers[id(buffer)]] = 0, 0, 1, 0
 
     def gaps(self, first: int, last: int) -> list[tuple[int, int]]:
         """The address ranges that are free in all of the steps."""
-        rows = self.rows[: self.used]
+        rows = self.rows[: len(self.numbers)]
         busy = rows[(rows[:, 2] <= last) & (rows[:, 3] >= first)]
         at, found = 0, []
         for start, end in sorted(map(tuple, busy[:, :2].tolist())):
@@ -64,7 +59,7 @@ class _Map:
 
     def released(self, start: int, end: int, first: int) -> int:
         """The last step before `first` in which somebody used the range; -1 for never."""
-        rows = self.rows[: self.used]
+        rows = self.rows[: len(self.numbers)]
         before = rows[(rows[:, 0] < end) & (rows[:, 1] > start) & (rows[:, 3] < first), 3]
         return int(before.max()) if len(before) else -1
 
@@ -75,39 +70,39 @@ def place(
     """Give every buffer of `memory` an address.
 
     `wanted` names the buffers that may come early, by `id`, and the step from which they want their place. Returns the step
-    from which each of them has it. Where the buffers do not fit in the order of their first use, they are packed, the largest
-    first and whatever their company. Raises `AllocationError` when that does not fit either.
+    from which each of them has it. Where the buffers do not fit in the order of their first use, they are packed whatever their
+    company: the largest first, else by search. Raises `AllocationError` when that finds no places either.
     """
     spans = program.lifetimes()
     buffers = [b for b in program.buffers if b.memory == memory and b.address is None and id(b) in spans]
-    by_use = sorted(buffers, key=lambda b: spans[id(b)][0])
-    try:
-        return _place(program, by_use, spans, _Map(capacity, len(program.buffers), banks), wanted)
-    except AllocationError:
-        for buffer in buffers:
-            buffer.address = None
-        by_size = sorted(by_use, key=lambda b: b.size, reverse=True)
-        return _place(program, by_size, spans, _Map(capacity, len(program.buffers), None), wanted)
-
-
-def _place(
-    program: Program, buffers: list[Buffer], spans: Mapping[int, tuple[int, int]], map_: _Map, wanted: Mapping[int, int]
-) -> dict[int, int]:
-    """Place buffers in the given order; then let those that may come early begin earlier."""
-    rows: dict[int, int] = {}
-    for buffer in buffers:
-        first, last = spans[id(buffer)]
-        address = map_.best(buffer, first, last)
-        if address is None:
-            raise AllocationError(buffer.memory, buffer.size, map_.capacity, program.steps[first].op)
-        buffer.address = address
-        rows[id(buffer)] = map_.add(address, buffer.size, first, last)
+    order = sorted(buffers, key=lambda b: spans[id(b)][0])
+    map_ = _Map(capacity, len(buffers), banks)
+    if _place(order, spans, map_) is not None:
+        order.sort(key=lambda b: b.size, reverse=True)
+        map_ = _Map(capacity, len(buffers), None)
+        if (left := _place(order, spans, map_)) is not None:
+            if not search_places(order, spans, capacity):
+                raise AllocationError(memory, left.size, capacity, program.steps[spans[id(left)][0]].op)
+            for buffer in order:
+                map_.put(buffer, *spans[id(buffer)])
     begun: dict[int, int] = {}
-    for buffer in sorted((b for b in buffers if id(b) in wanted), key=lambda b: spans[id(b)][0]):
-        map_.remove(rows[id(buffer)])
+    for buffer in sorted((b for b in order if id(b) in wanted), key=lambda b: spans[id(b)][0]):
+        map_.remove(buffer)
         begun[id(buffer)] = _early(map_, buffer, wanted[id(buffer)], spans[id(buffer)])
-        map_.set(rows[id(buffer)], buffer.address or 0, buffer.size, begun[id(buffer)], spans[id(buffer)][1])
+        map_.put(buffer, begun[id(buffer)], spans[id(buffer)][1])
     return begun
+
+
+def _place(buffers: Sequence[Buffer], spans: Mapping[int, tuple[int, int]], map_: _Map) -> Buffer | None:
+    """Place buffers in the given order. Where one finds no place, none keeps one; returns it."""
+    for buffer in buffers:
+        buffer.address = map_.best(buffer, *spans[id(buffer)])
+        if buffer.address is None:
+            for placed in buffers:
+                placed.address = None
+            return buffer
+        map_.put(buffer, *spans[id(buffer)])
+    return None
 
 
 def _early(map_: _Map, buffer: Buffer, wanted: int, span: tuple[int, int]) -> int:
