@@ -15,7 +15,11 @@ from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent
 #: Extension modules by import name, with the CMake variable that says where each one goes.
-MODULES = {"gadl.runtime._core": "GADL_CORE_OUTPUT", "gadl.targets.npu._sim": "GADL_SIM_OUTPUT"}
+MODULES = {
+    "gadl.runtime._core": "GADL_CORE_OUTPUT",
+    "gadl.targets.npu._sim": "GADL_SIM_OUTPUT",
+    "gadl.passes.memory._search": "GADL_SEARCH_OUTPUT",
+}
 
 
 class CMakeBuild(build_ext):

@@ -3,14 +3,17 @@
 
 The buffers of one memory are placed in the order of their first use. Engines run ahead of each other, so a buffer that
 takes over memory released only just now would make its writer wait; the place whose last user lies furthest back is
-taken instead. Double and triple buffering follow from this without being asked for.
+taken instead. Double and triple buffering follow from this without being asked for. Where that order leaves a buffer without
+a place, all places are searched for together.
 """
 
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from gadl.passes.memory.search import Item, lower_bound, search
 from gadl.passes.plan.program import Buffer, Program
 
 
@@ -24,7 +27,7 @@ class Reuse(enum.Enum):
 
 
 class AllocationError(Exception):
-    """The buffers do not fit: the planner must choose smaller tiles.
+    """No places were found, also by search: the planner must choose smaller tiles.
 
     `needed` is in the memory's unit, `op` what the step belongs to that first uses the buffer without a place.
     """
@@ -46,7 +49,7 @@ class _Span:
 def allocate(program: Program, memory: str, capacity: int, reuse: Reuse = Reuse.OLDEST) -> int:
     """Place every unplaced buffer of `memory`; returns the peak in use at one step.
 
-    Buffers with overlapping lifetimes never overlap in memory. Raises `AllocationError` when they do not fit.
+    Buffers with overlapping lifetimes never overlap in memory. Raises `AllocationError` when a search finds no places either.
     """
     spans = program.lifetimes()
     wanted = [b for b in program.buffers if b.memory == memory and b.address is None and id(b) in spans]
@@ -56,10 +59,26 @@ def allocate(program: Program, memory: str, capacity: int, reuse: Reuse = Reuse.
         first, last = spans[id(buffer)]
         place = _best_place(map_, buffer, first, reuse)
         if place is None:
+            if search_places(wanted, spans, capacity):
+                break
             raise AllocationError(memory, buffer.size, capacity, program.steps[first].op)
         buffer.address = place
         map_ = _occupy(map_, place, place + buffer.size, last)
     return peak_use(program, memory)
+
+
+def search_places(buffers: Sequence[Buffer], spans: Mapping[int, tuple[int, int]], capacity: int) -> bool:
+    """Give all of the buffers addresses by exact search; False, and nothing done, when it finds none.
+
+    `spans` names the first and last step of each buffer, by `id`.
+    """
+    lives = [spans[id(b)] for b in buffers]
+    found = search([Item(first, last + 1, b.size, b.alignment) for b, (first, last) in zip(buffers, lives)], capacity)
+    if found.offsets is None:
+        return False
+    for buffer, offset in zip(buffers, found.offsets):
+        buffer.address = offset
+    return True
 
 
 def _best_place(map_: list[_Span], buffer: Buffer, now: int, reuse: Reuse) -> int | None:
@@ -105,13 +124,5 @@ def _occupy(map_: list[_Span], start: int, end: int, last: int) -> list[_Span]:
 def peak_use(program: Program, memory: str) -> int:
     """The largest sum of sizes of a memory's buffers alive at one step."""
     spans = program.lifetimes()
-    events: list[tuple[int, int]] = []
-    for buffer in program.buffers:
-        if buffer.memory == memory and id(buffer) in spans:
-            first, last = spans[id(buffer)]
-            events += [(first, buffer.size), (last + 1, -buffer.size)]
-    peak = total = 0
-    for _, change in sorted(events):
-        total += change
-        peak = max(peak, total)
-    return peak
+    used = [(b.size, spans[id(b)]) for b in program.buffers if b.memory == memory and id(b) in spans]
+    return lower_bound([Item(first, last + 1, size) for size, (first, last) in used])

@@ -1,0 +1,3 @@
+from collections.abc import Sequence
+
+def search(rows: Sequence[tuple[int, int, int, int]], capacity: int, steps: int) -> tuple[bool, int, list[int] | None]: ...
