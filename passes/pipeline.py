@@ -13,6 +13,7 @@ from .canonicalize.merge_pads import merge_pads
 from .canonicalize.normalize_products import normalize_products
 from .canonicalize.remove_identities import remove_identities
 from .canonicalize.remove_row_reshapes import remove_row_reshapes
+from .canonicalize.subsample_first import subsample_first
 from .fuse.fuse_drain import fuse_activation, fuse_residual
 from .fuse.recognize_composites import recognize_composites
 from .fuse.recognize_norms import recognize_norms
@@ -35,4 +36,5 @@ FLOAT_PIPELINE: tuple[Pass, ...] = (
     named(fuse_residual),
     Pass("fuse_activation_again", fuse_activation),
     Pass("remove_identities_again", remove_identities),
+    named(subsample_first),
 )

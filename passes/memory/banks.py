@@ -23,11 +23,19 @@ class Banks:
             g: (min(start + size, (g + 1) * self.size) - max(start, g * self.size)) / size for g in range(first, last + 1)
         }
 
-    def meeting(self, buffer: Buffer, start: int) -> float:
-        """How much the buffer at `start` would meet its company in the same groups."""
-        mine, total = self.parts(start, buffer.size), 0.0
+    def pressure(self, buffer: Buffer) -> dict[int, float]:
+        """What the company of a buffer costs it in each group of banks."""
+        found: dict[int, float] = {}
         for other, weight in self.together.get(id(buffer), ()):
             if other.address is not None:
-                theirs = self.parts(other.address, other.size)
-                total += weight * sum(part * theirs.get(group, 0.0) for group, part in mine.items())
-        return total
+                for group, part in self.parts(other.address, other.size).items():
+                    found[group] = found.get(group, 0.0) + weight * part
+        return found
+
+    def meeting(self, buffer: Buffer, start: int, pressure: Mapping[int, float] | None = None) -> float:
+        """How much the buffer at `start` would meet its company in the same groups (`pressure`, if it is known already)."""
+        if pressure is None:
+            pressure = self.pressure(buffer)
+        if not pressure:
+            return 0.0
+        return sum(part * pressure.get(group, 0.0) for group, part in self.parts(start, buffer.size).items())

@@ -9,8 +9,9 @@ room comes first, and all begin again.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -21,6 +22,8 @@ from .banks import Banks
 
 #: How often a buffer without room may begin everything again.
 RESTARTS = 24
+#: How often all buffers are looked at again, and what part of the loss a move must leave at most.
+ROUNDS, ENOUGH = 3, 0.95
 
 
 class Order(enum.Enum):
@@ -58,11 +61,20 @@ class _Map:
         self.capacity = capacity
         self.rows = np.zeros((count, 4), np.int64)  # start, end, first step, last step
         self.used, self.turn = 0, capacity
+        self.numbers: dict[int, int] = {}
 
-    def add(self, start: int, size: int, first: int, last: int) -> None:
-        """Occupy a rectangle."""
-        self.rows[self.used] = start, start + size, first, last
-        self.used += 1
+    def put(self, buffer: Buffer, start: int, first: int, last: int) -> None:
+        """A buffer occupies a rectangle, and no other."""
+        number = self.numbers.setdefault(id(buffer), self.used)
+        self.used = max(self.used, number + 1)
+        self.rows[number] = start, start + buffer.size, first, last
+
+    def remove(self, buffer: Buffer) -> tuple[int, int]:
+        """A buffer occupies nothing; returns the steps in which it did."""
+        number = self.numbers[id(buffer)]
+        first, last = self.rows[number, 2:].tolist()
+        self.rows[number] = 0, 0, 1, 0
+        return first, last
 
     def gaps(self, first: int, last: int, limit: int | None = None) -> list[tuple[int, int]]:
         """The address ranges below `limit` that are free in all of the steps."""
@@ -145,7 +157,27 @@ class _Placement:
             first, last = self.spans[id(buffer)]
             self._settle(buffer, self._address(buffer, first, last), first, last)
         begun = {id(b): self.spans[id(b)][0] for b in self.urgent if id(b) in self.wanted}
-        return begun | {id(b): self._early(b, self.wanted[id(b)]) for b in early}
+        begun |= {id(b): self._early(b, self.wanted[id(b)]) for b in early}
+        for _ in range(ROUNDS):
+            if not self._improve():
+                break
+        return begun
+
+    def _improve(self) -> bool:
+        """Move each buffer, the one that loses most first, to where it meets less company; True when one moved."""
+        met = {id(b): self.banks.meeting(b, b.address or 0) for b in self.buffers}
+        moved = False
+        for buffer in sorted(self.buffers, key=lambda b: met[id(b)], reverse=True):
+            meeting = self._meeting(buffer)
+            now = meeting(buffer.address or 0)
+            if now <= 0:
+                continue
+            first, last = self.map.remove(buffer)
+            best = min(self._starts(buffer, first, last, edges=True), key=meeting, default=buffer.address or 0)
+            if meeting(best) < now * ENOUGH:
+                buffer.address, moved = best, True
+            self.map.put(buffer, buffer.address or 0, first, last)
+        return moved
 
     def refuse(self, buffer: Buffer) -> AllocationError:
         """A buffer found no room: it comes first from now on. Returns what to say if that does not help."""
@@ -167,7 +199,7 @@ class _Placement:
             case Rule.ENDS:
                 starts = list(self._starts(buffer, first, last))
                 ends = (min(starts), max(starts)) if starts else ()
-                return min(ends, key=lambda start: self.banks.meeting(buffer, start), default=None)
+                return min(ends, key=self._meeting(buffer), default=None)
             case _:
                 limit = self.capacity - int(self.ahead[first : last + 1].max())
                 found = self._company(buffer, first, last, limit)
@@ -176,10 +208,16 @@ class _Placement:
     def _company(self, buffer: Buffer, first: int, last: int, limit: int) -> int | None:
         """Where the buffer meets the least company, then what was released longest ago, then the lowest address."""
 
+        meeting = self._meeting(buffer)
+
         def rank(start: int) -> tuple[float, int, int]:
-            return self.banks.meeting(buffer, start), self.map.released(start, start + buffer.size, first), start
+            return meeting(start), self.map.released(start, start + buffer.size, first), start
 
         return min(self._starts(buffer, first, last, limit, edges=True), key=rank, default=None)
+
+    def _meeting(self, buffer: Buffer) -> Callable[[int], float]:
+        """What company costs a buffer, by its address."""
+        return partial(self.banks.meeting, buffer, pressure=self.banks.pressure(buffer))
 
     def _starts(self, buffer: Buffer, first: int, last: int, limit: int | None = None, edges: bool = False) -> Iterator[int]:
         """Where a buffer may start: at the ends of every gap, and with `edges` where it begins or ends with a group of banks."""
@@ -217,7 +255,7 @@ class _Placement:
         if address is None:
             raise _NoRoom(buffer)
         buffer.address = address
-        self.map.add(address, buffer.size, first, last)
+        self.map.put(buffer, address, first, last)
 
 
 def _last_start(low: int, high: int, buffer: Buffer) -> int:

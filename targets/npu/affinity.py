@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import defaultdict
+from collections.abc import Mapping
 
 from gadl.passes.memory.banks import Banks
 from gadl.passes.plan.program import Buffer, Program, Region, Step
@@ -27,23 +29,30 @@ class _Pairs:
         """Everybody of one side meets everybody of the other for some cycles; a buffer does not meet itself."""
         for a, mine in these:
             for b, yours in those:
-                if a is not b and mine + yours > self.bandwidth:
+                # Beyond what the one that moves more loses by itself.
+                lost = mine + yours - max(mine, yours, self.bandwidth)
+                if a is not b and lost > 0:
                     self.buffers |= {id(a): a, id(b): b}
-                    self.cycles[min(id(a), id(b)), max(id(a), id(b))] += cycles * ((mine + yours) / self.bandwidth - 1)
+                    self.cycles[min(id(a), id(b)), max(id(a), id(b))] += cycles * lost / self.bandwidth
 
 
-def bank_use(program: Program, machine: Machine) -> Banks:
-    """The array reads the next product while the drain writes the last one; a transfer goes on beside both."""
+def bank_use(program: Program, machine: Machine, wanted: Mapping[int, int]) -> Banks:
+    """The array reads the next product while the drain writes the last one; transfers go on beside both.
+
+    `wanted` is the step at which an early load begins, by `id` of the buffer that it fills.
+    """
     pairs = _Pairs(machine["sram.banks"] * machine["sram.bank_bytes"] / machine["sram.groups"])
     rate = machine["dram.bytes_per_cycle"] * machine["dram.eff"] / machine.load_queues
     drained: tuple[Rates, float] = ([], 0)
-    product: Rates = []
-    for step in program.steps:
+    products: list[tuple[int, int, Rates]] = []
+    transfers: list[tuple[int, float, Buffer]] = []
+    for index, step in enumerate(program.steps):
         cycles = max(1, step.cycles)
         if step.engine == "MMA" and step.instruction != "EPI":
             product = _product(step, cycles, machine.integer("mma.shape.1"))
             pairs.meet(product[:1], product[1:], cycles)
             pairs.meet(product, drained[0], min(cycles, drained[1]))
+            products.append((index, cycles, [*product, *drained[0]]))
             drained = [], 0
         elif step.instruction == "EPI":
             mine = _whole((*step.writes, *step.reads[2:3]), max(1, cycles - machine["mma.fill"]))
@@ -53,8 +62,16 @@ def bank_use(program: Program, machine: Machine) -> Banks:
             mine = _whole((*step.reads, *step.writes), cycles)
             pairs.meet(mine, mine[1:], cycles)
         else:
-            moved = [(r.buffer, rate) for r in (*step.reads, *step.writes) if r.buffer.memory == SRAM]
-            pairs.meet(moved, product, step.cycles)
+            for region in (*step.reads, *step.writes):
+                if region.buffer.memory == SRAM:
+                    transfers.append((wanted.get(id(region.buffer), index), region.size / rate, region.buffer))
+    starts = [index for index, _, _ in products]
+    for begin, left, buffer in transfers:
+        for _, cycles, rates in products[bisect_left(starts, begin) :]:
+            pairs.meet([(buffer, rate)], rates, min(left, cycles))
+            left -= cycles
+            if left <= 0:
+                break
     together: dict[int, list[tuple[Buffer, float]]] = defaultdict(list)
     for (first, second), weight in pairs.cycles.items():
         together[first].append((pairs.buffers[second], weight))

@@ -56,7 +56,7 @@ class _Ahead:
         self.steps = list(program.steps)
         room = int(machine.sram_bytes * FULL)
         self.wanted = wanted_starts(program, SRAM, CONSTANTS, [*self.loads, "ST"], room, self.rate, len(self.loads))
-        self.banks = bank_use(program, machine)
+        self.banks = bank_use(program, machine, self.wanted)
 
     def arrange(self, policy: Policy) -> None:
         """Place and order by a policy."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence, Set
 
+import numpy as np
+
 from gadl.compiler.ir.graph import Value
-from gadl.compiler.ir.types import DType
+from gadl.compiler.ir.types import DType, Layout
 from gadl.passes.plan.rows import RowFlow, RowLayer, RowMap
 
 from .expand.bands import RowShape, row_shape
@@ -48,6 +50,8 @@ def _one_to_one(layer: Layer, y: RowShape) -> list[tuple[Value, RowMap]]:
             return [(op.inputs[0], RowMap.same(y.rows))] if same else []
         case "concat":
             return _concat(layer, y)
+        case "slice":
+            return _slice(layer, y)
         case _:
             return []
 
@@ -68,6 +72,31 @@ def _reduction(layer: Layer, y: RowShape) -> list[tuple[Value, RowMap]] | None:
     if shape is None or shape.images != 1 or rank < 3 or axes != set(range(2, rank)) or (y.rows, y.width, y.channels) != (1, 1, shape.channels):
         return None
     return [(x, RowMap.whole(1, shape.rows))]
+
+
+def slice_axes(layer: Layer) -> tuple[int, int, int]:
+    """The logical axes of rows, pixels and channels of a slice's operand (-1: none)."""
+    value = layer.op.inputs[0]
+    rank = value.type.rank
+    if rank <= 2 or value.layout is Layout.ROW_MAJOR and rank == 3:
+        return rank - 2, -1, rank - 1
+    return 2, 3 if rank == 4 else -1, 1
+
+
+def _slice(layer: Layer, y: RowShape) -> list[tuple[Value, RowMap]]:
+    """Rows, pixels and channels in steps of at least 1, of tensors with one row axis."""
+    op, x = layer.op, row_shape(layer.op.inputs[0])
+    axes = slice_axes(layer)
+    starts, sizes, steps = op.attrs["starts"], op.attrs["sizes"], op.attrs["steps"]
+    inside = [a for a in range(len(sizes)) if a not in axes]
+    if x is None or axes[0] < 0 or any(s < 1 for s in steps) or op.inputs[0].layout is not layer.result.layout:
+        return []
+    if any(starts[a] != 0 or sizes[a] != op.inputs[0].shape[a] for a in inside) or sizes[axes[0]] != y.rows:
+        return []
+    if x.rows != op.inputs[0].shape[axes[0]] or (y.width, y.channels) != (sizes[axes[1]] if axes[1] >= 0 else 1, sizes[axes[2]]):
+        return []
+    rows = starts[axes[0]] + np.arange(y.rows) * steps[axes[0]]
+    return [(op.inputs[0], RowMap(rows, rows + 1))]
 
 
 def _concat(layer: Layer, y: RowShape) -> list[tuple[Value, RowMap]]:

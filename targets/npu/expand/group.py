@@ -13,7 +13,7 @@ from gadl.passes.plan.program import Buffer
 from gadl.passes.plan.rows import RowFlow
 
 from ..layers import Layer, Window, window_of
-from ..rowwise import ahead, is_reduction, partial_bytes, partial_type, row_layers, row_reads
+from ..rowwise import ahead, is_reduction, partial_bytes, partial_type, row_layers, row_reads, slice_axes
 from .bands import Band, Live, Span, row_shape, row_strides, spans
 from .context import Expansion, Tile
 from .copying import CopyDim
@@ -281,6 +281,33 @@ class _CopyKernel(_Kernel):
             channel += shape.channels
 
 
+class _SliceKernel(_Kernel):
+    """Rows, pixels and channels in steps."""
+
+    def rows(self, rows: Span, sources: dict[int, Band], target: Band) -> None:
+        op, shape = self.layer.op, row_shape(self.layer.result)
+        if shape is None:
+            raise ValueError(f"'{self.layer.name}' has no rows")
+        starts, steps = op.attrs["starts"], op.attrs["steps"]
+        row, pixel, channel = slice_axes(self.layer)
+        x, element = sources[id(op.inputs[0])], shape.element
+        first = starts[row] + rows.first * steps[row]
+        column, across = (starts[pixel], steps[pixel]) if pixel >= 0 else (0, 1)
+        fields: dict[str, Any] = {
+            "x_addr": x.at(first, column, starts[channel]), "out_addr": target.at(rows.first), "elem_bytes": element,
+            "n0": shape.channels, "x_s0": element * steps[channel], "out_s0": element,
+            "n1": shape.width, "x_s1": x.pixel_bytes * across, "out_s1": target.pixel_bytes,
+            "n2": rows.count, "x_s2": x.row_bytes * steps[row], "out_s2": target.row_bytes,
+        }  # fmt: skip
+        read = x.region(
+            Span(first, (rows.count - 1) * steps[row] + 1), Span(column, (shape.width - 1) * across + 1),
+            Span(starts[channel], (shape.channels - 1) * steps[channel] + 1),
+        )  # fmt: skip
+        written = target.region(rows, Span(0, shape.width), Span(0, shape.channels))
+        cycles = self.context.costs.vector(rows.count * shape.width * shape.channels, element)
+        self.context.step("VEC", "VTR", fields, [read], [written], cycles)
+
+
 class _ElementwiseKernel(_Kernel):
     constants: dict[int, Tile] | None = None
 
@@ -298,6 +325,6 @@ def _kernel(context: Expansion, layer: Layer, plan: LayerPlan) -> _Kernel:
         "conv": _WindowKernel, "linear": _WindowKernel, "conv_transpose": _WindowKernel, "max_pool": _PoolKernel,
         "avg_pool": _PoolKernel, "resize": _ResizeKernel, "reduce_sum": _ReductionKernel, "reduce_mean": _ReductionKernel,
         "reduce_max": _ReductionKernel, "reduce_min": _ReductionKernel, "reshape": _CopyKernel, "relayout": _CopyKernel,
-        "concat": _CopyKernel,
+        "concat": _CopyKernel, "slice": _SliceKernel,
     }  # fmt: skip
     return kinds.get(layer.op.name, _ElementwiseKernel)(context, layer, plan)

@@ -20,7 +20,7 @@ from gadl.targets.npu.rowwise import row_reads
 from .programs import EDGE, float_graph, placed, random, run_segments
 
 KINDS = ("conv3", "conv3", "pointwise", "depthwise", "stride", "dilated", "pool", "average", "swish", "skip", "excite", "up", "bilinear",
-         "transposed", "concat", "multiply")  # fmt: skip
+         "transposed", "concat", "multiply", "part", "subsample")  # fmt: skip
 
 
 def grow(graph: Graph, b: Builder, rng: np.random.Generator, values: list[Value], kind: str) -> Value:
@@ -56,6 +56,13 @@ def grow(graph: Graph, b: Builder, rng: np.random.Generator, values: list[Value]
             return b("conv_transpose", x, random(graph, rng, channels, 8, 2, 2), None, strides=(2, 2), pads=(0, 0, 0, 0), dilations=(1, 1), output_padding=(0, 0))
         case "concat":
             return b("concat", *dict.fromkeys([x, *alike[-1:]]), axis=1)
+        case "part":
+            sizes = (1, max(1, channels - 3), height - 1, x.shape[3])
+            return b("slice", x, starts=(0, min(2, channels - sizes[1]), 1, 0), sizes=sizes, steps=(1, 1, 1, 1))
+        case "subsample" if height > 4:
+            pointwise = {"strides": (2, 2), "pads": (0, 0, 0, 0), "dilations": (1, 1)}
+            values.append(b("conv", x, random(graph, rng, 12, channels, 1, 1), None, **pointwise))
+            return b("conv", x, random(graph, rng, 8, channels, 1, 1), None, **pointwise)
         case "multiply" if alike:
             return b("mul", x, alike[-1])
         case "skip" if alike:
