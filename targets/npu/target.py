@@ -14,6 +14,7 @@ from .container import core_code
 from .instruction import decode
 from .machine import load_machine, machine_names
 from .quant_rules import QUANT_RULES
+from .space import NpuSpace
 
 TARGET = Target(
     name="npu",
@@ -28,6 +29,7 @@ TARGET = Target(
     constraints=CONSTRAINTS,
     quant_rules=lambda machine: QUANT_RULES,
     backend=NpuBackend,
+    space=NpuSpace,
     features=Feature.NPU,
     disassemble=lambda program: disassemble(decode(core_code(program))),
     precisions=("int8", "int16", "fp16", "float"),

@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a plan is estimated to cost, group by group and before anything is expanded.
+
+The estimate is a fluid timeline: groups follow one another on the product array and the vector unit; memory delivers in the
+same order, and runs ahead as far as the on-chip memory that the current group leaves free.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gadl.passes.plan.plan import GroupPlan, LayerPlan, LoopOrder, Plan
+from gadl.passes.plan.rows import RowFlow
+from gadl.passes.plan.tiling import Candidates
+from gadl.targets.base import Estimate
+
+from .bounds import vector_operations, windows_of
+from .costs import Costs, WindowTraffic
+from .expand.bands import row_shape
+from .layers import Layer, window_of
+from .machine import Machine
+from .rowwise import band_bytes, is_reduction, row_layers, weight_bytes
+
+#: Blocks (one layer in one iteration) beyond which a plan is not worth expanding.
+MOST_BLOCKS = 1 << 15
+
+
+@dataclass(frozen=True)
+class _Span:
+    """A stretch of the timeline: a group, or one layer where all rows of a group run at once."""
+
+    array: float  # cycles of the product array, drain included
+    vector: float  # cycles of the vector unit
+    ahead: float  # bytes of constants, which may be loaded before
+    unit: float  # bytes of constants that are loaded together
+    moved: float  # bytes of activations in and out
+    held: float  # bytes of SRAM in use
+    transfers: int
+    blocks: int
+
+
+def tallest(members: Sequence[Layer]) -> int:
+    """The rows of the tallest result: most iterations of a group."""
+    return max(shape.rows if (shape := row_shape(m.result)) is not None else 1 for m in members)
+
+
+def channels_of(layer: Layer) -> int:
+    """Output channels that chunks divide; 0 where there are none."""
+    windows = windows_of(layer)
+    return windows[0][0].oc if windows else 0
+
+
+def tile_rows(layer: Layer) -> int:
+    """Rows that the tiles of a lone layer divide; 0 where there are none."""
+    windows = windows_of(layer)
+    return windows[0][0].oh if windows else 0
+
+
+class Timeline:
+    """Estimates for the plans of some layers. `returned` are the values (by `id`) that somebody outside reads."""
+
+    def __init__(self, machine: Machine, costs: Costs, layers: Sequence[Layer], returned: set[int]) -> None:
+        self.machine, self.costs, self.returned = machine, costs, returned
+        self.by_op = {layer.ops[0]: layer for layer in layers}
+        self._spans: dict[GroupPlan, tuple[_Span, ...]] = {}
+        self._blocks: dict[tuple[int, int, int], tuple[float, float, int]] = {}
+
+    def _members(self, group: GroupPlan) -> list[Layer]:
+        return [self.by_op[p.ops[0]] for p in group.layers]
+
+    def estimate(self, plan: Plan) -> Estimate:
+        """Cycles of the fluid timeline, infinite where the SRAM is too small; and what a learned correction may look at."""
+        spans = [span for group in plan.groups for span in self._spans_of(group)]
+        rate = self.machine["dram.bytes_per_cycle"] * self.machine["dram.eff"]
+        latency = self.machine["dma.issue"] + self.machine["dram.latency_rd"]
+        each = latency / self.machine.load_queues
+        sram, wanted = float(self.machine.sram_bytes), [span.ahead for span in spans]
+        total = stalled = 0.0
+        for index, span in enumerate(spans):
+            busy = max(span.array, span.vector)
+            memory = (wanted[index] + span.moved) / rate + span.transfers * each
+            took = max(busy, memory)
+            stalled += took - busy
+            total += took
+            # What memory has to spare brings constants of later groups, as long as there is room for them.
+            spare = (took - memory) * rate
+            room = sram - span.held - sum(s.ahead - w for s, w in zip(spans[index + 1 :], wanted[index + 1 :]))
+            for later in range(index + 1, len(spans)):
+                part = min(spare, room, wanted[later])
+                if part == room:
+                    part = part // max(1.0, spans[later].unit) * spans[later].unit
+                if spare <= 0 or part <= 0:
+                    break
+                wanted[later] -= part
+                spare, room = spare - part, room - part
+        blocks = sum(s.blocks for s in spans)
+        if any(s.held > sram for s in spans) or blocks > MOST_BLOCKS:
+            return Estimate(math.inf, ())
+        array, vector = sum(s.array for s in spans), sum(s.vector for s in spans)
+        dram = sum(s.ahead + s.moved for s in spans) / rate
+        lone = sum(g.iterations == 0 for g in plan.groups)
+        fill = sum(s.held * max(s.array, s.vector, 1.0) for s in spans) / sum(max(s.array, s.vector, 1.0) for s in spans) / sram
+        chunks = sum(-(-channels_of(m) // p.channels) for g in plan.groups for m, p in zip(self._members(g), g.layers) if p.channels)
+        features = (
+            math.log(len(plan.groups)), math.log1p(lone), math.log1p(blocks), math.log1p(sum(s.transfers for s in spans)),
+            array / total, vector / total, dram / total, stalled / total, fill, max(s.held for s in spans) / sram,
+            math.log1p(chunks), sum(s.unit for s in spans) / sram, math.log(total),
+        )  # fmt: skip
+        return Estimate(total, features)
+
+    def _spans_of(self, group: GroupPlan) -> tuple[_Span, ...]:
+        if group not in self._spans:
+            if group.iterations == 0:
+                (layer,), (chosen,) = self._members(group), group.layers
+                self._spans[group] = (self._alone(layer, chosen),)
+            elif group.iterations == 1:
+                self._spans[group] = tuple(self._in_turn(group))
+            else:
+                self._spans[group] = (self._by_rows(group),)
+        return self._spans[group]
+
+    def _block(self, layer: Layer, rows: int, channels: int) -> tuple[float, float, int]:
+        """Cycles of array and vector unit for some rows of a layer, and the steps that takes."""
+        key = (layer.index, rows, channels)
+        if key not in self._blocks:
+            self._blocks[key] = self._cost_block(layer, rows, channels)
+        return self._blocks[key]
+
+    def _cost_block(self, layer: Layer, rows: int, channels: int) -> tuple[float, float, int]:
+        shape, windows = row_shape(layer.result), windows_of(layer)
+        if not windows:
+            share = rows / (1 if shape is None else shape.rows)
+            widest = max(v.dtype.size_bytes for v in (*layer.op.inputs, layer.result))
+            operations = max(vector_operations(layer), layer.result.type.size_bytes) // max(1, layer.result.dtype.size_bytes)
+            return 0.0, self.costs.vector(math.ceil(operations * share), widest), 1
+        dtype, total, steps = layer.op.inputs[0].dtype, 0.0, 0
+        for window, times in windows:
+            mine = max(1, round(rows * window.oh / (window.oh if shape is None else shape.rows)))
+            part = min(channels or window.oc, window.oc)
+            piece = self.costs.accumulator_piece(window, mine, part, dtype)
+            count = -(-mine // piece.rows) * -(-window.ow // piece.columns) * -(-part // piece.channels) * -(-window.oc // part)
+            drained = self.costs.epi(piece.rows * piece.columns * piece.channels)
+            read = self.costs.operand_cycles(window, piece.rows, piece.columns, piece.channels, dtype)
+            one = max(self.costs.mma(window, piece.rows, piece.columns, piece.channels, dtype), drained, read)
+            total += times * (count * one + drained)
+            steps += times * count
+        return total, 0.0, steps
+
+    def _outside(self, members: list[Layer]) -> tuple[list[tuple[int, int]], set[int]]:
+        """Operands from outside with their bytes, and the results that reach memory."""
+        inside = {id(op) for m in members for op in (m.op, m.lut)}
+        made = {id(m.result) for m in members}
+        loads = {id(v): v.type.size_bytes for m in members for v in m.op.inputs if not v.is_constant and id(v) not in made}
+        stored = {
+            id(m.result)
+            for m in members
+            if id(m.result) in self.returned or any(id(user) not in inside for user in m.result.users)
+        }
+        return list(loads.items()), stored
+
+    def _by_rows(self, group: GroupPlan) -> _Span:
+        """Several iterations: everything overlaps but the start."""
+        members = self._members(group)
+        array = vector = 0.0
+        steps = 0
+        for layer, plan in zip(members, group.layers):
+            shape = row_shape(layer.result)
+            height, images = (1, 1) if shape is None else (shape.rows, shape.images)
+            bounds = np.arange(group.iterations + 1) * height // group.iterations
+            sizes, counts = np.unique(np.diff(bounds), return_counts=True)
+            for rows, count in zip(sizes.tolist(), counts.tolist()):
+                if rows:
+                    one = self._block(layer, rows, plan.channels)
+                    array, vector = array + images * count * one[0], vector + images * count * one[1]
+                    steps += images * count * one[2]
+        loads, stored = self._outside(members)
+        weights = sum(weight_bytes(m) for m in members)
+        found = row_layers(members)
+        held = math.inf if found is None else band_bytes(members, RowFlow(*found, group.iterations), stored) + weights
+        moved = sum(size for _, size in loads) + sum(m.result.type.size_bytes for m in members if id(m.result) in stored)
+        # What comes after a reduction waits for all rows.
+        late = [i for i, m in enumerate(members) if is_reduction(m) and i + 1 < len(members)]
+        serial = array + vector if late and tallest(members[late[0] + 1 :]) > 1 else max(array, vector)
+        transfers = group.iterations * (len(loads) + len(stored)) + 2 * len(members)
+        start = (array + vector) / group.iterations
+        return _Span(serial + start, vector, weights, float(weights), moved, held, transfers, steps)
+
+    def _in_turn(self, group: GroupPlan) -> Iterator[_Span]:
+        """One iteration: layer after layer, intermediates whole on chip."""
+        members = self._members(group)
+        loads, stored = self._outside(members)
+        outside, sizes = dict(loads), dict(loads)
+        life: dict[int, tuple[int, int]] = {}
+        for index, layer in enumerate(members):
+            for value in (*layer.op.inputs, layer.result):
+                if not value.is_constant:
+                    life[id(value)] = (life.get(id(value), (index, index))[0], index)
+                    sizes[id(value)] = value.type.size_bytes
+        for index, (layer, plan) in enumerate(zip(members, group.layers)):
+            shape, weights = row_shape(layer.result), weight_bytes(layer)
+            height, images = (1, 1) if shape is None else (shape.rows, shape.images)
+            array, vector, steps = self._block(layer, height, plan.channels)
+            chunks = 1 if not plan.channels else -(-channels_of(layer) // plan.channels)
+            live = sum(sizes[v] for v, (first, last) in life.items() if first <= index <= last)
+            moved = sum(size for v, size in outside.items() if life[v][0] == index)
+            moved += layer.result.type.size_bytes if id(layer.result) in stored else 0
+            unit = weights / chunks
+            yield _Span(images * array, images * vector, weights, unit, moved, live + unit, chunks + 1, images * steps)
+
+    def _alone(self, layer: Layer, plan: LayerPlan) -> _Span:
+        """From memory to memory."""
+        shape = row_shape(layer.result)
+        array, vector, steps = self._block(layer, 1 if shape is None else shape.rows, plan.channels)
+        weights, fixed = weight_bytes(layer), self.machine["dma.issue"] + self.machine["dram.latency_rd"]
+        read = sum(v.type.size_bytes for v in layer.op.inputs if not v.is_constant)
+        moved = float(read + layer.result.type.size_bytes)
+        if layer.op.name not in ("conv", "linear"):
+            return _Span(array + 2 * fixed, vector, weights, float(weights), moved, 0.0, 4, steps)
+        window, residual = window_of(layer.op), layer.op.operand(3)
+        traffic = WindowTraffic(
+            layer.op.inputs[0].dtype.size_bytes, layer.op.inputs[1].dtype.size_bytes, layer.result.dtype.size_bytes,
+            0 if residual is None else residual.dtype.size_bytes,
+        )  # fmt: skip
+        numbers = (plan.rows or window.oh, plan.channels or window.oc, int(plan.order is LoopOrder.CHANNELS), int(plan.weights_resident))
+        tile = self.costs.window_tiles(window, traffic, layer.op.inputs[0].dtype, Candidates(*(np.asarray([n], np.int64) for n in numbers)))
+        blocks = -(-window.oh // numbers[0]) * -(-window.oc // numbers[1]) * window.batch
+        return _Span(float(tile.cycles[0]), vector, weights, float(weights), float(tile.dram_bytes[0]) - weights, float(tile.sram_bytes[0]), 2 * blocks, blocks)
