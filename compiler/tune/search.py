@@ -2,7 +2,7 @@
 """The search: estimates rank, measurements decide, evolution goes on from the best.
 
 Round 0 measures the default plan. Round 1 ranks the space's other starting points and changes of the default by estimate
-and measures the best. Every later round makes children of the fastest plans, ranks them by estimate times what the measured
+and measures the best of different cuts. Every later round makes children of the fastest plans, ranks them by estimate times what the measured
 plans taught about estimates, and measures the best, with some taken at random. Rounds have a fixed size, so the result is
 the same for any number of workers.
 """
@@ -24,14 +24,18 @@ from .residual import Residual
 
 #: Plans measured in round 1 and in every later one.
 FIRST, BATCH = 16, 8
+#: Children of the default plan that are ranked in round 1.
+WIDE = 480
 #: Plans that have children, and children that are ranked.
-PARENTS, CHILDREN = 12, 160
+PARENTS, CHILDREN = 10, 160
 #: Part of a batch that is taken at random; part of a parent's own error that its children are expected to inherit.
 EXPLORE, INHERITED = 0.125, 0.8
+#: How far an expectation is trusted: the standard deviation of its logarithm when the next plans are drawn.
+DOUBT = 0.01
 #: Moves of one child: mostly few.
 MOVES = (1, 1, 1, 2, 2, 3, 4)
-#: Part of the children that join two parents.
-JOINED = 0.15
+#: Part of the children that join or mix two parents.
+JOINED = 0.3
 #: Rounds without a single plan that is not known yet, after which a small space counts as searched.
 MOST_EMPTY = 4
 
@@ -124,8 +128,18 @@ class Search:
         if number == 1:
             first = [_Child(plan, None) for plan in self._unseen(self.hints)][:FIRST]
             pool = [_Child(plan, None) for plan in self.space.candidates(self.rng) if self.space.legal(plan)]
-            return [*first, *self._best([*pool, *self._children(CHILDREN)], FIRST - len(first))]
+            return [*first, *self._best(self._by_cuts([*pool, *self._children(WIDE)]), FIRST - len(first))]
         return self._best(self._children(CHILDREN), BATCH)
+
+    def _by_cuts(self, pool: list[_Child]) -> list[_Child]:
+        """Of all that cut the layers at the same places, the one of least expected cycles: the first round looks widely."""
+        best: dict[tuple[tuple[int, ...], ...], tuple[float, _Child]] = {}
+        for child in pool:
+            cuts = tuple(group.layers[0].ops for group in child.plan.groups)
+            expected = self._expected(child)
+            if child.plan.digest not in self.seen and expected < best.get(cuts, (math.inf, child))[0]:
+                best[cuts] = (expected, child)
+        return [child for _, child in best.values()]
 
     def _measure(self, plans: list[Plan], number: int) -> list[Trial]:
         """Measure what is not known; returns those."""
@@ -159,7 +173,7 @@ class Search:
             parent = parents[min(int(self.rng.expovariate(3.0 / len(parents))), len(parents) - 1)]
             plan = parent.plan
             if len(parents) > 1 and self.rng.random() < JOINED:
-                plan = self._join(plan, self.rng.choice(parents).plan)
+                plan = self.rng.choice((self._join, self._mix))(plan, self.rng.choice(parents).plan)
             if plan is parent.plan or self.rng.random() < 0.5:
                 for _ in range(self.rng.choice(MOVES)):
                     plan = self.space.mutate(plan, self.rng)
@@ -175,10 +189,22 @@ class Search:
         made = replace(left, groups=(*left.groups[: _cuts(left)[at]], *right.groups[_cuts(right)[at] :]))
         return made if self.space.legal(made) else left
 
+    def _mix(self, left: Plan, right: Plan) -> Plan:
+        """The groups of one plan; half of the layers as another plan runs them, where it runs them in a like group."""
+        other = {(layer.ops, min(group.iterations, 2)): layer for group in right.groups for layer in group.layers}
+        groups = []
+        for group in left.groups:
+            kind = min(group.iterations, 2)
+            layers = tuple(other.get((p.ops, kind), p) if self.rng.random() < 0.5 else p for p in group.layers)
+            groups.append(replace(group, layers=layers))
+        made = replace(left, groups=tuple(groups))
+        return made if self.space.legal(made) else left
+
     def _best(self, pool: list[_Child], count: int) -> list[_Child]:
         """The children of least expected cycles, and some at random, none of them met before; not those that cannot fit."""
         pool = list({c.plan.digest: c for c in reversed(pool) if c.plan.digest not in self.seen}.values())[::-1]
-        ranked = sorted(((self._expected(child), index) for index, child in enumerate(pool)))
+        doubt = [math.exp(self.rng.gauss(0.0, DOUBT)) for _ in pool]
+        ranked = sorted((self._expected(child) * doubt[index], index) for index, child in enumerate(pool))
         order = [index for expected, index in ranked if math.isfinite(expected)]
         chosen: list[_Child] = []
         while order and len(chosen) < count:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gadl.compiler.ir.types import DType
 from gadl.passes.plan.plan import GroupPlan, LayerPlan, LoopOrder, Plan
 from gadl.passes.plan.rows import RowFlow
 from gadl.passes.plan.tiling import Candidates
@@ -21,7 +22,7 @@ from gadl.targets.base import Estimate
 from .bounds import vector_operations, windows_of
 from .costs import Costs, WindowTraffic
 from .expand.bands import row_shape
-from .layers import Layer, window_of
+from .layers import Layer, Window, window_of
 from .machine import Machine
 from .rowwise import band_bytes, is_reduction, row_layers, weight_bytes
 
@@ -38,6 +39,7 @@ class _Span:
     ahead: float  # bytes of constants, which may be loaded before
     unit: float  # bytes of constants that are loaded together
     moved: float  # bytes of activations in and out
+    first: float  # bytes of activations without which nothing starts
     held: float  # bytes of SRAM in use
     transfers: int
     blocks: int
@@ -83,7 +85,8 @@ class Timeline:
         for index, span in enumerate(spans):
             busy = max(span.array, span.vector)
             memory = (wanted[index] + span.moved) / rate + span.transfers * each
-            took = max(busy, memory)
+            # What another group just stored is awaited, with the latency of both ways.
+            took = max(busy + (span.first / rate + 2 * latency if span.first else 0.0), memory)
             stalled += took - busy
             total += took
             # What memory has to spare brings constants of later groups, as long as there is room for them.
@@ -141,14 +144,20 @@ class Timeline:
         for window, times in windows:
             mine = max(1, round(rows * window.oh / (window.oh if shape is None else shape.rows)))
             part = min(channels or window.oc, window.oc)
-            piece = self.costs.accumulator_piece(window, mine, part, dtype)
-            count = -(-mine // piece.rows) * -(-window.ow // piece.columns) * -(-part // piece.channels) * -(-window.oc // part)
-            drained = self.costs.epi(piece.rows * piece.columns * piece.channels)
-            read = self.costs.operand_cycles(window, piece.rows, piece.columns, piece.channels, dtype)
-            one = max(self.costs.mma(window, piece.rows, piece.columns, piece.channels, dtype), drained, read)
-            total += times * (count * one + drained)
-            steps += times * count
+            for width, chunks in ((part, window.oc // part), (window.oc % part, 1)):
+                if width:
+                    cycles, count = self._cost_chunk(window, mine, width, dtype)
+                    total, steps = total + times * chunks * cycles, steps + times * chunks * count
         return total, 0.0, steps
+
+    def _cost_chunk(self, window: Window, rows: int, channels: int, dtype: DType) -> tuple[float, int]:
+        """Cycles of the array for some rows and channels of a window layer, and the pieces they are cut into."""
+        piece = self.costs.accumulator_piece(window, rows, channels, dtype)
+        count = -(-rows // piece.rows) * -(-window.ow // piece.columns) * -(-channels // piece.channels)
+        drained = self.costs.epi(piece.rows * piece.columns * piece.channels)
+        read = self.costs.operand_cycles(window, piece.rows, piece.columns, piece.channels, dtype)
+        one = max(self.costs.mma(window, piece.rows, piece.columns, piece.channels, dtype), drained, read)
+        return count * one + drained, count
 
     def _outside(self, members: list[Layer]) -> tuple[list[tuple[int, int]], set[int]]:
         """Operands from outside with their bytes, and the results that reach memory."""
@@ -163,7 +172,7 @@ class Timeline:
         return list(loads.items()), stored
 
     def _by_rows(self, group: GroupPlan) -> _Span:
-        """Several iterations: everything overlaps but the start."""
+        """Several iterations: everything overlaps."""
         members = self._members(group)
         array = vector = 0.0
         steps = 0
@@ -186,8 +195,8 @@ class Timeline:
         late = [i for i, m in enumerate(members) if is_reduction(m) and i + 1 < len(members)]
         serial = array + vector if late and tallest(members[late[0] + 1 :]) > 1 else max(array, vector)
         transfers = group.iterations * (len(loads) + len(stored)) + 2 * len(members)
-        start = (array + vector) / group.iterations
-        return _Span(serial + start, vector, weights, float(weights), moved, held, transfers, steps)
+        first = sum(size for _, size in loads) / group.iterations
+        return _Span(serial, vector, weights, float(weights), moved, first, held, transfers, steps)
 
     def _in_turn(self, group: GroupPlan) -> Iterator[_Span]:
         """One iteration: layer after layer, intermediates whole on chip."""
@@ -206,10 +215,10 @@ class Timeline:
             array, vector, steps = self._block(layer, height, plan.channels)
             chunks = 1 if not plan.channels else -(-channels_of(layer) // plan.channels)
             live = sum(sizes[v] for v, (first, last) in life.items() if first <= index <= last)
-            moved = sum(size for v, size in outside.items() if life[v][0] == index)
-            moved += layer.result.type.size_bytes if id(layer.result) in stored else 0
+            first = sum(size for v, size in outside.items() if life[v][0] == index)
+            moved = first + (layer.result.type.size_bytes if id(layer.result) in stored else 0)
             unit = weights / chunks
-            yield _Span(images * array, images * vector, weights, unit, moved, live + unit, chunks + 1, images * steps)
+            yield _Span(images * array, images * vector, weights, unit, moved, first if index == 0 else 0.0, live + unit, chunks + 1, images * steps)
 
     def _alone(self, layer: Layer, plan: LayerPlan) -> _Span:
         """From memory to memory."""
@@ -219,7 +228,7 @@ class Timeline:
         read = sum(v.type.size_bytes for v in layer.op.inputs if not v.is_constant)
         moved = float(read + layer.result.type.size_bytes)
         if layer.op.name not in ("conv", "linear"):
-            return _Span(array + 2 * fixed, vector, weights, float(weights), moved, 0.0, 4, steps)
+            return _Span(array + 2 * fixed, vector, weights, float(weights), moved, 0.0, 0.0, 4, steps)
         window, residual = window_of(layer.op), layer.op.operand(3)
         traffic = WindowTraffic(
             layer.op.inputs[0].dtype.size_bytes, layer.op.inputs[1].dtype.size_bytes, layer.result.dtype.size_bytes,
@@ -228,4 +237,4 @@ class Timeline:
         numbers = (plan.rows or window.oh, plan.channels or window.oc, int(plan.order is LoopOrder.CHANNELS), int(plan.weights_resident))
         tile = self.costs.window_tiles(window, traffic, layer.op.inputs[0].dtype, Candidates(*(np.asarray([n], np.int64) for n in numbers)))
         blocks = -(-window.oh // numbers[0]) * -(-window.oc // numbers[1]) * window.batch
-        return _Span(float(tile.cycles[0]), vector, weights, float(weights), float(tile.dram_bytes[0]) - weights, float(tile.sram_bytes[0]), 2 * blocks, blocks)
+        return _Span(float(tile.cycles[0]), vector, weights, float(weights), float(tile.dram_bytes[0]) - weights, 0.0, float(tile.sram_bytes[0]), 2 * blocks, blocks)
