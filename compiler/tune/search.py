@@ -2,9 +2,9 @@
 """The search: estimates rank, measurements decide, evolution goes on from the best.
 
 Round 0 measures the default plan. Round 1 ranks the space's other starting points and changes of the default by estimate
-and measures the best of different cuts. Every later round makes children of the fastest plans, ranks them by estimate times what the measured
-plans taught about estimates, and measures the best, with some taken at random. Rounds have a fixed size, so the result is
-the same for any number of workers.
+and measures the best of different cuts. Every later round makes children of the fastest plans, ranks them by estimate times
+what the measured plans taught about estimates, and measures the best, with some taken at random. Rounds have a fixed size,
+so the result is the same for any number of workers.
 """
 
 from __future__ import annotations
