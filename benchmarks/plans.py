@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How near plans come to the physical limit: simulated cycles over LBgeo and DRAM bytes over the least, on each machine.
 
-    GADL_SUITE=path/to/suite python benchmarks/plans.py [--machines edge,mid,large] [NAME …]
+    GADL_SUITE=path/to/suite python benchmarks/plans.py [--machines edge,mid,large] [--tune 60] [NAME …]
 
 Cycles are the simulator's, so the table is the same on every computer. `resnet50` has random weights.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("names", nargs="*", default=["mobilenet_v2", "resnet50"])
     parser.add_argument("--machines", default="edge,mid,large")
+    parser.add_argument("--tune", type=int, help="measure so many plans before each compilation, seed 0")
     options = parser.parse_args()
     sys.path[:0] = [os.environ["GADL_SUITE"], str(ROOT)]
     import gadl
@@ -45,7 +47,10 @@ def main() -> None:
     for name in options.names:
         model, shapes, samples = model_of(name)
         for machine in options.machines.split(","):
-            plan = gadl.compile(model, target="npu", machine=machine, shapes=shapes, calibration=samples).report["plan"]
+            with tempfile.TemporaryDirectory() as folder:
+                search = {} if options.tune is None else {"tune": options.tune, "tuning_log": Path(folder) / "log.jsonl"}
+                made = gadl.compile(model, target="npu", machine=machine, shapes=shapes, calibration=samples, **search)
+            plan = made.report["plan"]
             print(
                 f"| {name} | {machine} | {plan['cycles']:,} | {plan['cycles_over_lbgeo']:.2f} | "
                 f"{plan['dram_bytes'] / plan['dram_bound_bytes']:.2f} | {plan['mac_utilisation']:.1%} | {plan['steps']:,} |",

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from gadl.compiler.artifact.format import Feature
-from gadl.compiler.diag import Diagnostic, GadlError, diagnostic
+from gadl.compiler.diag import Diagnostic, GadlError, Severity, diagnostic
 from gadl.compiler.diag.files import write_atomically
 from gadl.compiler.ir.graph import Graph, Op, Stage
 from gadl.compiler.ir.interpret import check_feeds, interpret_values
@@ -37,10 +37,13 @@ from gadl.passes.quant.quantize import (
     rules_for,
     to_half,
 )
-from gadl.targets.base import REPORTED, DeviceProgram, Machine, Target, segments_of
+from gadl.targets.base import REPORTED, DeviceProgram, Machine, Segment, Target, segments_of
 
 from .assemble import Assembler, pack_golden, raw_outputs
 from .registry import target as find_target
+from .tune.budget import Budget
+from .tune.search import Progress
+from .tune.session import TuneOptions, compile_tuned
 
 Feeds = Mapping[str, Array]
 SCHEMA_VERSION = 1
@@ -65,6 +68,14 @@ class CompileOptions:
     self_check: bool = True
     dump_ir: Path | None = None
     stop_after: str | None = None
+    #: Search plans for so long: seconds as `60s`, or a number of measurements.
+    tune: str | int | None = None
+    #: Records of searches; without `tune` the best recorded plans are taken as they are.
+    tuning_log: Path | str | None = None
+    #: Of the search.
+    seed: int = 0
+    #: Processes that measure; 0 for one per core.
+    jobs: int = 0
 
 
 @dataclass(frozen=True)
@@ -110,18 +121,21 @@ def compile(  # noqa: A001  (the API's name)
     *,
     warn: Callable[[Diagnostic], None] = lambda item: None,
     watch: Callable[[str], None] = lambda stage: None,
+    progress: Callable[[Progress], None] = lambda now: None,
     **options: Any,
 ) -> Artifact:
     """Compile a model (path to `.onnx`, `.pt2` or `.gir`, an `onnx.ModelProto`, or a torch `ExportedProgram`).
 
     `calibration`: feeds by input name, needed for int8 and int16 unless the model brings its own scales. Other options are
-    those of `CompileOptions`. Raises `GadlError` with every problem found.
+    those of `CompileOptions`. `watch` hears of stages, `progress` of a search of plans. Raises `GadlError` with every problem
+    found.
     """
     chosen = CompileOptions(machine=machine, **options)
     if chosen.stop_after is not None and chosen.stop_after not in PASS_NAMES:
         raise GadlError.of("GADL-U001", detail=f"--stop-after {chosen.stop_after}: the passes are {', '.join(PASS_NAMES)}")
     found = find_target(target)
     description = found.load_machine(chosen.machine or found.default_machine) if found.machines else None
+    tuning = _tuning(chosen, model)
     clock = _Clock(watch)
     manager = PassManager(chosen.dump_ir, chosen.stop_after, chosen.dump_ir)
     with clock.stage("import"):
@@ -141,13 +155,10 @@ def compile(  # noqa: A001  (the API's name)
             manager.run(graph, [Pass("partition", lambda g: partition(g, found.name, lambda op: _refusal(found, op, description)))])
         manager.run(graph, [Pass("choose_layouts", lambda g: choose_layouts(g, found.channels_last))])
         placement = _placement_report(graph, found, chosen)
-    with clock.stage("plan"), manager.guarded("plan", graph):
+    with clock.stage("plan" if tuning is None else "tune"), manager.guarded("plan", graph):
         everything = [v for op in graph.ops for v in op.results] if chosen.keep_tensors else graph.outputs
         segments = segments_of(graph.ops, everything)
-        programs: list[DeviceProgram] = []
-        if found.backend is not None and segments:
-            backend = found.backend(description)
-            programs = [backend.compile(segment) for segment in segments]
+        programs, tuned = _plan(found, description, segments, tuning, warn, progress)
     golden = _golden_feeds(graph, samples)
     with clock.stage("interpret"):
         expected = interpret_values(graph, golden)
@@ -158,6 +169,8 @@ def compile(  # noqa: A001  (the API's name)
         assembler = Assembler(graph, segments, programs, chosen.keep_tensors)
         data = assembler.build(manifest, pack_golden(golden, outputs), found.features if programs else Feature.NONE).to_bytes()
     report = _report(manifest, quant, placement, programs, data)
+    if tuned is not None:
+        report["tune"] = tuned
     if chosen.self_check:
         with clock.stage("self_check"):
             report["self_check"], counters = _self_check(data, golden, outputs, precision, _exact_outputs(graph))
@@ -165,6 +178,33 @@ def compile(  # noqa: A001  (the API's name)
     report["stages_s"] = clock.stages
     report["compile_s"] = round(sum(clock.stages.values()), 6)
     return Artifact(data, report, graph, float_graph)
+
+
+def _tuning(options: CompileOptions, model: Any) -> TuneOptions | None:
+    """What was asked of the tuner; its log is by default the model's name in the current folder."""
+    if options.tune is None and options.tuning_log is None:
+        return None
+    name = Path(model).stem if isinstance(model, (str, Path)) else "model"
+    budget = None if options.tune is None else Budget.parse(options.tune)
+    return TuneOptions(Path(options.tuning_log or f"{name}.tuning.jsonl"), budget, options.seed, options.jobs)
+
+
+def _plan(
+    found: Target, machine: Any, segments: list[Segment], tuning: TuneOptions | None, warn: Callable[[Diagnostic], None],
+    progress: Callable[[Progress], None],
+) -> tuple[list[DeviceProgram], dict[str, Any] | None]:  # fmt: skip
+    """The programs of all segments, and the report of the tuner where there was one."""
+    if found.backend is None or not segments:
+        return [], None
+    backend, space = found.backend(machine), found.space
+    if tuning is not None and space is not None:
+        tuned = compile_tuned(
+            backend, lambda segment: space(machine, segment), segments, _version(), found.name, tuning, warn, progress
+        )
+        return tuned.programs, tuned.report
+    if tuning is not None:
+        warn(diagnostic("GADL-P013", "", Severity.WARNING, target=found.name))
+    return [backend.compile(segment) for segment in segments], None
 
 
 def import_model(model: Any, options: CompileOptions, warn: Callable[[Diagnostic], None]) -> Graph:

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,6 +12,7 @@ from typing import Any, Protocol
 from gadl.compiler.artifact.format import Feature
 from gadl.compiler.diag.catalog import Text
 from gadl.compiler.ir.graph import Op, Value
+from gadl.passes.plan.plan import Plan
 from gadl.passes.quant.specs import QuantRules
 
 from .profile import ProgramProfile
@@ -75,6 +77,45 @@ class Segment:
     inputs: tuple[Value, ...]
     outputs: tuple[Value, ...]
 
+    def __reduce__(self) -> tuple[Callable[..., Segment], tuple[Any, ...]]:
+        """Flat, so that a long chain of ops is no deep recursion; of ops outside only what readers look at is kept."""
+        members = list(dict.fromkeys(self.ops))
+        around: dict[int, Op] = {}
+        values: dict[int, Value] = {}
+        for op in members:
+            for value in (*op.inputs, *op.results):
+                values.setdefault(id(value), value)
+        for value in (*values.values(), *self.inputs, *self.outputs):
+            values.setdefault(id(value), value)
+            for op in (*value.users, *(() if value.producer is None else (value.producer,))):
+                around.setdefault(id(op), op)
+        inside = {id(op) for op in members}
+        ops = [*members, *(op for key, op in around.items() if key not in inside)]
+        at = {key: index for index, key in enumerate(values)}
+
+        def numbers(found: Sequence[Value | None]) -> tuple[int | None, ...]:
+            return tuple(None if v is None else at.get(id(v)) for v in found)
+
+        flat = [(op.name, numbers(op.operands), numbers(op.results), op.attrs, op.loc, op.placement) for op in ops]
+        tensors = [(v.name, v.type, v.data) for v in values.values()]
+        return _unflatten, (self.index, len(members), flat, tensors, numbers(self.inputs), numbers(self.outputs))
+
+
+def _unflatten(
+    index: int, members: int, flat: list[Any], tensors: list[Any], inputs: tuple[int, ...], outputs: tuple[int, ...]
+) -> Segment:
+    """The segment of `Segment.__reduce__`."""
+    values = [Value(name, type, None, data) for name, type, data in tensors]
+    ops: list[Op] = []
+    for name, operands, results, attrs, loc, placement in flat:
+        op = Op(name, [None if n is None else values[n] for n in operands], attrs, loc)
+        op.placement = placement
+        op.results = [values[n] for n in results if n is not None]
+        for value in op.results:
+            value.producer = op
+        ops.append(op)
+    return Segment(index, tuple(ops[:members]), tuple(values[n] for n in inputs), tuple(values[n] for n in outputs))
+
 
 #: What a program's report may hold: sums over all programs, but the largest `sram_peak_bytes`. `lb0_cycles` is a limit that no
 #: run can beat, `lbgeo_cycles` the least that this machine's geometry allows, `dram_bound_bytes` the least traffic.
@@ -119,6 +160,51 @@ class Backend(Protocol):
 
 
 @dataclass(frozen=True)
+class Estimate:
+    """Analytic cycles of a plan (infinite where it cannot fit), and numbers that a learned correction may look at."""
+
+    cycles: float
+    features: tuple[float, ...]
+
+
+class PlanSpace(Protocol):
+    """The plans of one segment on one machine, as `gadl.compiler.tune` sees them.
+
+    Everything is deterministic: the same plan and the same state of `rng` give the same answer in every process. A space
+    can be pickled.
+    """
+
+    @property
+    def machine_digest(self) -> str:
+        """Identifies all that measurements depend on in the machine's description."""
+
+    @property
+    def bound(self) -> float:
+        """Cycles that no plan can beat, for reports."""
+
+    def initial(self) -> Plan:
+        """The plan that the backend takes without a tuner."""
+
+    def candidates(self, rng: random.Random) -> Iterator[Plan]:
+        """Other starting points, a few dozen at most; not all need to fit."""
+
+    def mutate(self, plan: Plan, rng: random.Random) -> Plan:
+        """A legal plan one move away from a legal plan."""
+
+    def legal(self, plan: Plan) -> bool:
+        """True when the plan is one of this segment. It may still find no place in memory."""
+
+    def estimate(self, plan: Plan) -> Estimate:
+        """What the plan costs, without expanding it."""
+
+    def simulate(self, plan: Plan) -> float:
+        """Simulated cycles of the expanded plan; `GadlError` when it finds no place in memory."""
+
+    def compile(self, plan: Plan) -> DeviceProgram:
+        """The program of a plan; `GadlError` when it finds no place in memory."""
+
+
+@dataclass(frozen=True)
 class Target:
     """One target. `driver` is the runtime driver that its artefacts need; `status` an honest status word.
 
@@ -139,6 +225,8 @@ class Target:
     constraints: ConstraintTable = field(default_factory=ConstraintTable)
     quant_rules: Callable[[Any], QuantRules] | None = None
     backend: Callable[[Any], Backend] | None = None
+    #: The plans of a segment on a machine, where plans can be tuned and replayed.
+    space: Callable[[Any, Segment], PlanSpace] | None = None
     #: The first one is the default.
     precisions: tuple[str, ...] = ("float",)
     #: What a runtime must have to run the artefacts.

@@ -71,6 +71,8 @@ def test_open_dimension_names_the_flag(model: Path) -> None:
         (("MODEL", "--shape", "x:1,3,8,8", "--target", "abacus"), 2, "GADL-T001"),
         (("MODEL", "--shape", "x:1,3,8,8"), 2, "GADL-Q001"),
         (("MODEL", "--shape", "x:1,3,8,8", "--stop-after", "abacus"), 2, "fuse_activation"),
+        (("MODEL", "--shape", "x:1,3,8,8", "--tune", "--budget", "soon"), 2, "GADL-U001"),
+        (("MODEL", "--shape", "x:1,3,8,8", "--budget", "60s", "--seed", "1"), 2, "--budget, --seed"),
         (("MODEL", "--shape", "x:1,3,8,8", "--calib", "nowhere"), 2, "GADL-Q010"),
         (("MODEL", "--shape", "x:1,3,8,8", "--machine", "abacus", "--precision", "fp16"), 2, "GADL-T010"),
     ],
@@ -78,6 +80,18 @@ def test_open_dimension_names_the_flag(model: Path) -> None:
 def test_exit_codes(model: Path, arguments: tuple[str, ...], code: int, text: str) -> None:
     result = call(gadlc_command, *(model if a == "MODEL" else a for a in arguments))
     assert result.exit_code == code and text in result.output and "Traceback" not in result.output
+
+
+def test_tune_and_replay(model: Path, tmp_path: Path) -> None:
+    log, tuned, replayed = (tmp_path / name for name in ("net.jsonl", "tuned.gadl", "replayed.gadl"))
+    shape = (model, "--shape", "x:1,3,8,8", "--calib", tmp_path / "calib.npz", "--tuning-log", log)
+    result = call(gadlc_command, *shape, "-o", tuned, "--tune", "--budget", 12, "--jobs", 1)
+    assert result.exit_code == 0 and "plans measured" in result.stdout and len(log.read_text().splitlines()) <= 12, result.output
+    again = call(gadlc_command, *shape, "-o", replayed, "--json")
+    assert json.loads(again.stdout)["tune"]["log"] == str(log) and tuned.read_bytes() == replayed.read_bytes()
+    log.write_text("{}\n")
+    missing = call(gadlc_command, *shape, "-o", replayed, "--lang", "zh")
+    assert missing.exit_code == 0 and "警告[GADL-P010]" in missing.output and f"{log}:1" in missing.output and "GADL-P011" in missing.output
 
 
 def test_nothing_half_written_is_left(model: Path, tmp_path: Path) -> None:

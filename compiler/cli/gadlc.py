@@ -12,13 +12,15 @@ import click
 
 from gadl.compiler.artifact.reader import ArtifactFile
 from gadl.compiler.calibration import Color, ImageLayout, ImageOptions, load_calibration
-from gadl.compiler.diag import ExitCode, Language, current_language
+from gadl.compiler.diag import ExitCode, GadlError, Language, current_language
 from gadl.compiler.driver import Artifact, CompileOptions, compile, import_model
 from gadl.compiler.ir.passes import StopAfter
 from gadl.compiler.ir.printer import print_graph
 from gadl.compiler.registry import target
+from gadl.compiler.tune.budget import DEFAULT
 
-from .common import command, console, parse_shapes, show
+from .common import command, parse_shapes, show
+from .progress import Work
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -42,27 +44,31 @@ from .common import command, console, parse_shapes, show
 @click.option("--no-self-check", is_flag=True, help="Do not run the artefact once")
 @click.option("--dump-ir", type=click.Path(path_type=Path), help="Write the graph after every pass")
 @click.option("--stop-after", help="Print the graph after this pass and end")
+@click.option("--tune", is_flag=True, help="Search for faster plans before the artefact is built")
+@click.option("--budget", help=f"Of --tune: 60s, 5m, or a number of measurements [default: {DEFAULT}]")
+@click.option("--seed", type=click.IntRange(0), help="Of --tune: where the search's random choices start [default: 0]")
+@click.option("--jobs", type=click.IntRange(0), help="Of --tune: processes that measure [default: one per core]")
+@click.option("--tuning-log", type=click.Path(path_type=Path), help="Plans to take, or with --tune to add to [default: MODEL.tuning.jsonl]")
 @click.option("--report", type=click.Path(path_type=Path), help="Folder for report.html, report.json and trace.json")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON")
 @command
 def main(
     model: Path, target: str, machine: str, output: Path | None, calib: Path | None, calib_limit: int, mean: str | None,
     std: str | None, layout: str, color: str, shapes: tuple[str, ...], no_simplify: bool, no_self_check: bool,
-    report: Path | None, as_json: bool, **options: Any,
+    report: Path | None, as_json: bool, tune: bool, budget: str | None, seed: int | None, jobs: int | None, **options: Any,
 ) -> int:  # fmt: skip
     """Compile MODEL (.onnx, .pt2 or .gir) for a target. / 将模型编译到目标设备。"""
     fixed = parse_shapes(shapes)
     settings = {**options, "shapes": fixed, "simplify": not no_simplify, "self_check": not no_self_check}
+    settings |= _search(tune, budget, seed, jobs)
     calibration = None
     if calib is not None:
         images = ImageOptions(_floats(mean, 0.0), _floats(std, 1.0), ImageLayout(layout), Color(color))
         inputs = import_model(model, CompileOptions(shapes=fixed, simplify=not no_simplify), lambda item: None).inputs
         calibration = load_calibration(calib, inputs, images, calib_limit)
     try:
-        with console.status("gadlc") as status:
-            artifact = compile(
-                model, target, machine, calibration, warn=show, watch=lambda stage: status.update(f"gadlc: {stage}"), **settings
-            )
+        with Work("gadlc") as work:
+            artifact = compile(model, target, machine, calibration, warn=show, watch=work.stage, progress=work.search, **settings)
     except StopAfter as stop:
         click.echo(print_graph(stop.graph, elide=True), nl=False)
         return ExitCode.OK
@@ -80,9 +86,16 @@ def main(
     return ExitCode.OK
 
 
-def _floats(text: str | None, otherwise: float) -> tuple[float, ...]:
-    from gadl.compiler.diag import GadlError
+def _search(tune: bool, budget: str | None, seed: int | None, jobs: int | None) -> dict[str, Any]:
+    """The options of a search; `GADL-U001` when there is none to give them to."""
+    given = {"--budget": budget, "--seed": seed, "--jobs": jobs}
+    alone = [name for name, value in given.items() if value is not None]
+    if alone and not tune:
+        raise GadlError.of("GADL-U001", detail=f"{', '.join(alone)}: only with --tune")
+    return {"tune": (budget or DEFAULT) if tune else None, "seed": seed or 0, "jobs": jobs or 0}
 
+
+def _floats(text: str | None, otherwise: float) -> tuple[float, ...]:
     try:
         return (otherwise,) if text is None else tuple(float(v) for v in text.split(","))
     except ValueError:
@@ -132,6 +145,14 @@ def summary(artifact: Artifact, report: Path | None = None) -> Iterator[str]:
         limit = say(f"({share} of the physical limit), MAC {used}", f"（达到物理极限的 {share}），MAC 利用率 {used}")
         yield line(say("cycles", "周期"), f"{plan['cycles']:,} {limit}")
         yield line(say("latency", "时延"), f"{r['latency_us'] / 1000:.3f} ms ({status})")
+    tuned = r.get("tune")
+    if tuned and "measured" in tuned:
+        before, after = tuned["default_cycles"], tuned["best_cycles"]
+        gain = f"{before:,.0f} → {after:,.0f} ({100 * (after / before - 1):+.1f} %)" if before else ""
+        count, took = tuned["measured"], f"{tuned['seconds']:.0f} s"
+        yield line(say("tuning", "调优"), say(f"{gain}, {count} plans measured in {took}", f"{gain}，{took} 内测量 {count} 个计划"))
+    if tuned:
+        yield line(say("log", "日志"), tuned["log"])
     check = r.get("self_check")
     if check:
         worst = f"{check['max_relative_difference']:.1e}"

@@ -101,9 +101,10 @@ class NpuBackend:
             return float(_sim.simulate(container.to_bytes(), {}, functional=False, races=False)["cycles"])
 
         description: dict[str, Any] = {"machine": self.machine.name}
-        fastest(program, self.machine, cycles)
+        took = fastest(program, self.machine, cycles)
         description |= describe(program, layers, segment, self.machine)
         container, waits = packed(program)
+        code = container.to_bytes()
         bounds = segment_bounds(self.machine, layers, segment)
         report: dict[str, Any] = {
             **bounds,
@@ -114,9 +115,10 @@ class NpuBackend:
             "sram_peak_bytes": peak_use(program, SRAM),
             "scratch_bytes": sizes[3],
             "layers": [layer.name for layer in layers],
+            "simulated_cycles": took,
         }
         debug = tuple((f"{layer.op.name} {layer.name}", str(layer.op.loc)) for layer in layers)
-        return DeviceProgram(container.to_bytes(), plan.to_json(), report, debug)
+        return DeviceProgram(code, plan.to_json(), report, debug)
 
 
 def _end(program: Program, memory: str) -> int:

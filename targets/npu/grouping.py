@@ -130,19 +130,11 @@ class GroupCosts:
         residual = layer.op.operand(3) if layer.op.name in ("conv", "linear") else None
         shared = residual is not None and residual is not layer.op.inputs[0] and row_shape(residual) == shape
         shared = shared and residual is not None and self.last_reader[id(residual)] == index
-        chunk = self.chunk_channels(layer)
+        chunk = chunk_channels(layer, self.costs.machine.integer("mma.shape.1"))
         piece = weights * chunk // shape.channels if chunk else weights
         mixed = layer.op.name not in ("conv", "linear", "conv_transpose")
         result = Operand(id(layer.result), size, shape.rows, shape.row_bytes, 0.0, 0.0, mixed)
         return LayerFacts(array, vector, size, weights, piece, shape.rows, tuple(operands), result, shape.images, shared)
-
-    def chunk_channels(self, layer: Layer) -> int:
-        """Output channels whose weights are loaded at a time where all rows run at once; 0: all."""
-        shape, weights = row_shape(layer.result), weight_bytes(layer)
-        if shape is None or layer.op.name not in ("conv", "linear") or weights <= CHUNK_BYTES:
-            return 0
-        unit = self.costs.machine.integer("mma.shape.1")
-        return max(unit, shape.channels * CHUNK_BYTES // weights // unit * unit)
 
     @lru_cache(maxsize=65536)  # noqa: B019  (lives as long as the search)
     def _cycles(self, layer: Layer, rows: int) -> tuple[float, float]:
@@ -297,3 +289,11 @@ def _pareto(work: Floats, held: Floats, fits: np.ndarray[Any, np.dtype[np.bool_]
 
 def _chosen(item: Crossing, ways: list[int]) -> Crossing:
     return Crossing(item.value, item.size, item.band[ways])
+
+
+def chunk_channels(layer: Layer, unit: int) -> int:
+    """Output channels whose weights are loaded at a time where all rows run at once, a multiple of `unit`; 0: all."""
+    shape, weights = row_shape(layer.result), weight_bytes(layer)
+    if shape is None or layer.op.name not in ("conv", "linear") or weights <= CHUNK_BYTES:
+        return 0
+    return max(unit, shape.channels * CHUNK_BYTES // weights // unit * unit)

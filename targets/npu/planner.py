@@ -15,7 +15,7 @@ from gadl.passes.plan.tiling import Tile, enumerate_tiles, even_splits, search
 from .costs import Costs, WindowTraffic
 from .expand.bands import row_shape
 from .expand.matmul import matmul_window
-from .grouping import GroupCosts
+from .grouping import GroupCosts, chunk_channels
 from .layers import Layer, Window, window_of
 from .rowwise import band_bytes, row_layers, weight_bytes
 
@@ -68,8 +68,9 @@ class Planner:
     def _group(self, costs: GroupCosts, members: list[Layer], cut: Cut) -> GroupPlan:
         if cut.parts == 0:
             return self._alone(members[0])
+        unit = self.costs.machine.integer("mma.shape.1")
         plans = (
-            LayerPlan(m.ops, channels=costs.chunk_channels(m) if cut.parts == 1 else 0, kept=id(m.result) in cut.kept)
+            LayerPlan(m.ops, channels=chunk_channels(m, unit) if cut.parts == 1 else 0, kept=id(m.result) in cut.kept)
             for m in members
         )
         return GroupPlan(tuple(plans), cut.parts)

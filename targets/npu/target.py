@@ -15,6 +15,7 @@ from .instruction import decode
 from .machine import load_machine, machine_names
 from .profile import profile
 from .quant_rules import QUANT_RULES
+from .space import NpuSpace
 
 TARGET = Target(
     name="npu",
@@ -29,6 +30,7 @@ TARGET = Target(
     constraints=CONSTRAINTS,
     quant_rules=lambda machine: QUANT_RULES,
     backend=NpuBackend,
+    space=NpuSpace,
     features=Feature.NPU,
     profile=profile,
     disassemble=lambda program: disassemble(decode(core_code(program))),

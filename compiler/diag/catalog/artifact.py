@@ -43,6 +43,12 @@ ENTRIES = (
     ),
     Entry("GADL-U003", Text("there is no code {name}", "没有代码 {name}"), exit_code=2),
     Entry(
+        "GADL-U004",
+        Text("the tuning log {path} cannot be used: {detail}", "调优日志 {path} 无法使用：{detail}"),
+        fix=Text("give --tuning-log a file in a folder that can be written", "为 --tuning-log 指定可写目录中的文件"),
+        exit_code=2,
+    ),
+    Entry(
         "GADL-U070",
         Text("internal error: {detail}", "内部错误：{detail}"),
         fix=Text("run again with --debug and report the output", "加 --debug 重新运行并反馈输出"),

@@ -69,4 +69,28 @@ ENTRIES = (
         why=Text("this is a bug of the simulator", "这是模拟器的缺陷"),
         exit_code=70,
     ),
+    Entry(
+        "GADL-P010",
+        Text("the line is no record of a tuning log: {detail}", "该行不是调优日志的记录：{detail}"),
+        now=Text("it is skipped", "该行被跳过"),
+        fix=Text("delete the line, or restore the file", "删除该行，或恢复该文件"),
+    ),
+    Entry(
+        "GADL-P011",
+        Text("the tuning log has no plan for device segment {segment}", "调优日志中没有设备段 {segment} 的计划"),
+        why=Text("no record of target '{target}', this machine, this graph and compiler {compiler}", "没有与目标 '{target}'、该机器、该图及编译器 {compiler} 相符的记录"),
+        now=Text("it runs with the default plan", "该段使用默认计划"),
+        fix=Text("run with --tune to add records", "用 --tune 运行以添加记录"),
+    ),
+    Entry(
+        "GADL-P012",
+        Text("the tuning log's plan {plan} cannot be used for device segment {segment}: {detail}", "调优日志中的计划 {plan} 不能用于设备段 {segment}：{detail}"),
+        now=Text("it runs with the next best plan of the log, or the default plan", "该段使用日志中的次优计划或默认计划"),
+        fix=Text("run with --tune to replace the record", "用 --tune 运行以更新记录"),
+    ),
+    Entry(
+        "GADL-P013",
+        Text("target '{target}' has no plans to tune or replay", "目标 '{target}' 没有可调优或重放的计划"),
+        now=Text("the model is compiled as without a tuning log", "按没有调优日志的方式编译"),
+    ),
 )

@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+import random as random_module
+
 import numpy as np
+import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from gadl.compiler.diag import GadlError
 from gadl.compiler.ir.graph import Graph, Value
 from gadl.compiler.ir.opdef import Builder
 from gadl.passes.plan.plan import GroupPlan, LayerPlan, Plan
@@ -16,6 +20,7 @@ from gadl.targets.npu.costs import Costs
 from gadl.targets.npu.layers import Layer, layers_of
 from gadl.targets.npu.planner import Planner
 from gadl.targets.npu.rowwise import row_reads
+from gadl.targets.npu.space import NpuSpace
 
 from .programs import EDGE, float_graph, placed, random, run_segments
 
@@ -128,6 +133,30 @@ def test_any_grouping_gives_the_same_bytes(data: st.DataObject, kinds: list[str]
 @given(st.data(), st.lists(st.sampled_from(KINDS), min_size=1, max_size=6), st.integers(5, 16))
 def test_any_grouping_with_wide_activations(data: st.DataObject, kinds: list[str], height: int) -> None:
     check(data, kinds, height, Precision.INT16)
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(st.data(), st.lists(st.sampled_from(KINDS), min_size=1, max_size=8), st.integers(5, 24), st.integers(0, 1 << 30))
+def test_any_plan_that_the_tuner_reaches_gives_the_same_bytes(data: st.DataObject, kinds: list[str], height: int, seed: int) -> None:
+    """Random moves from the default plan, from a starting point of the tuner, or from a random plan."""
+    graph, rng = network(kinds, height), random_module.Random(seed)
+    feeds = [{"x": np.random.default_rng(i).standard_normal(graph.inputs[0].shape).astype(np.float32)} for i in range(2)]
+    made = placed(graph, feeds)
+    assume(segments_of(made.ops, made.outputs))
+    (segment,) = segments_of(made.ops, made.outputs)
+    space = NpuSpace(EDGE, segment)
+    plan = data.draw(st.sampled_from((space.initial(), *space.candidates(rng), random_plan(data, layers_of(segment)))))
+    assert space.legal(plan)
+    for _ in range(data.draw(st.integers(1, 12))):
+        plan = space.mutate(plan, rng)
+        assert space.legal(plan) and space.estimate(plan).cycles > 0
+    assert Plan.from_json(plan.to_json()) == plan
+    try:
+        reports = run_segments(made, feeds[0], plan=plan)
+    except GadlError as error:
+        assert error.diagnostics[0].code == "GADL-P001"
+        return
+    assert reports[0][1]["simulated_cycles"] == pytest.approx(reports[0][1]["cycles"])
 
 
 def test_a_group_touches_memory_only_at_its_ends() -> None:

@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a plan is estimated to cost, group by group and before anything is expanded.
+
+The estimate is a fluid timeline: groups follow one another on the product array and the vector unit; memory delivers in the
+same order, and runs ahead as far as the on-chip memory that the current group leaves free.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from gadl.compiler.ir.types import DType
+from gadl.passes.plan.plan import GroupPlan, LayerPlan, LoopOrder, Plan
+from gadl.passes.plan.rows import RowFlow
+from gadl.passes.plan.tiling import Candidates
+from gadl.targets.base import Estimate
+
+from .bounds import vector_operations, windows_of
+from .costs import Costs, WindowTraffic
+from .expand.bands import row_shape
+from .layers import Layer, Window, window_of
+from .machine import Machine
+from .rowwise import band_bytes, is_reduction, row_layers, weight_bytes
+
+#: Blocks (one layer in one iteration) beyond which a plan is not worth expanding.
+MOST_BLOCKS = 1 << 15
+
+
+@dataclass(frozen=True)
+class _Span:
+    """A stretch of the timeline: a group, or one layer where all rows of a group run at once."""
+
+    array: float  # cycles of the product array, drain included
+    vector: float  # cycles of the vector unit
+    ahead: float  # bytes of constants, which may be loaded before
+    unit: float  # bytes of constants that are loaded together
+    moved: float  # bytes of activations in and out
+    first: float  # bytes of activations without which nothing starts
+    held: float  # bytes of SRAM in use
+    transfers: int
+    blocks: int
+
+
+def tallest(members: Sequence[Layer]) -> int:
+    """The rows of the tallest result: most iterations of a group."""
+    return max(shape.rows if (shape := row_shape(m.result)) is not None else 1 for m in members)
+
+
+def channels_of(layer: Layer) -> int:
+    """Output channels that chunks divide; 0 where there are none."""
+    windows = windows_of(layer)
+    return windows[0][0].oc if windows else 0
+
+
+def tile_rows(layer: Layer) -> int:
+    """Rows that the tiles of a lone layer divide; 0 where there are none."""
+    windows = windows_of(layer)
+    return windows[0][0].oh if windows else 0
+
+
+class Timeline:
+    """Estimates for the plans of some layers. `returned` are the values (by `id`) that somebody outside reads."""
+
+    def __init__(self, machine: Machine, costs: Costs, layers: Sequence[Layer], returned: set[int]) -> None:
+        self.machine, self.costs, self.returned = machine, costs, returned
+        self.by_op = {layer.ops[0]: layer for layer in layers}
+        self.last = {id(v): layer.index for layer in layers for v in layer.op.inputs}
+        self._spans: dict[tuple[GroupPlan, frozenset[int]], tuple[_Span, ...]] = {}
+        self._blocks: dict[tuple[int, int, int], tuple[float, float, int]] = {}
+
+    def _members(self, group: GroupPlan) -> list[Layer]:
+        return [self.by_op[p.ops[0]] for p in group.layers]
+
+    def estimate(self, plan: Plan) -> Estimate:
+        """Cycles of the fluid timeline, infinite where the SRAM is too small; and what a learned correction may look at."""
+        spans = list(self._all_spans(plan))
+        rate = self.machine["dram.bytes_per_cycle"] * self.machine["dram.eff"]
+        latency = self.machine["dma.issue"] + self.machine["dram.latency_rd"]
+        each = latency / self.machine.load_queues
+        sram, wanted = float(self.machine.sram_bytes), [span.ahead for span in spans]
+        total = stalled = 0.0
+        for index, span in enumerate(spans):
+            busy = max(span.array, span.vector)
+            memory = (wanted[index] + span.moved) / rate + span.transfers * each
+            # What another group just stored is awaited, with the latency of both ways.
+            took = max(busy + (span.first / rate + 2 * latency if span.first else 0.0), memory)
+            stalled += took - busy
+            total += took
+            # What memory has to spare brings constants of later groups, as long as there is room for them.
+            spare = (took - memory) * rate
+            room = sram - span.held - sum(s.ahead - w for s, w in zip(spans[index + 1 :], wanted[index + 1 :]))
+            for later in range(index + 1, len(spans)):
+                part = min(spare, room, wanted[later])
+                if part == room:
+                    part = part // max(1.0, spans[later].unit) * spans[later].unit
+                if spare <= 0 or part <= 0:
+                    break
+                wanted[later] -= part
+                spare, room = spare - part, room - part
+        blocks = sum(s.blocks for s in spans)
+        if any(s.held > sram for s in spans) or blocks > MOST_BLOCKS:
+            return Estimate(math.inf, ())
+        array, vector = sum(s.array for s in spans), sum(s.vector for s in spans)
+        dram = sum(s.ahead + s.moved for s in spans) / rate
+        lone = sum(g.iterations == 0 for g in plan.groups)
+        fill = sum(s.held * max(s.array, s.vector, 1.0) for s in spans) / sum(max(s.array, s.vector, 1.0) for s in spans) / sram
+        chunks = sum(-(-channels_of(m) // p.channels) for g in plan.groups for m, p in zip(self._members(g), g.layers) if p.channels)
+        features = (
+            math.log(len(plan.groups)), math.log1p(lone), math.log1p(blocks), math.log1p(sum(s.transfers for s in spans)),
+            array / total, vector / total, dram / total, stalled / total, fill, max(s.held for s in spans) / sram,
+            math.log1p(chunks), sum(s.unit for s in spans) / sram, math.log(total),
+        )  # fmt: skip
+        return Estimate(total, features)
+
+    def _all_spans(self, plan: Plan) -> Iterator[_Span]:
+        """The spans of all groups; what is kept through a group counts as held."""
+        kept: dict[int, int] = {}
+        for group in plan.groups:
+            members = self._members(group)
+            first = members[0].index
+            kept = {v: size for v, size in kept.items() if self.last.get(v, -1) >= first}
+            there = frozenset(id(v) for m in members for v in m.op.inputs if id(v) in kept) if group.iterations else frozenset()
+            live = float(sum(kept.values()))
+            for span in self._spans_of(group, there):
+                yield replace(span, held=span.held + live) if live else span
+            kept |= {id(m.result): m.result.type.size_bytes for m, p in zip(members, group.layers) if p.kept and group.iterations}
+
+    def _spans_of(self, group: GroupPlan, there: frozenset[int]) -> tuple[_Span, ...]:
+        key = group, there
+        if key not in self._spans:
+            if group.iterations == 0:
+                (layer,), (chosen,) = self._members(group), group.layers
+                self._spans[key] = (self._alone(layer, chosen),)
+            elif group.iterations == 1:
+                self._spans[key] = tuple(self._in_turn(group, there))
+            else:
+                self._spans[key] = (self._by_rows(group, there),)
+        return self._spans[key]
+
+    def _block(self, layer: Layer, rows: int, channels: int) -> tuple[float, float, int]:
+        """Cycles of array and vector unit for some rows of a layer, and the steps that takes."""
+        key = (layer.index, rows, channels)
+        if key not in self._blocks:
+            self._blocks[key] = self._cost_block(layer, rows, channels)
+        return self._blocks[key]
+
+    def _cost_block(self, layer: Layer, rows: int, channels: int) -> tuple[float, float, int]:
+        shape, windows = row_shape(layer.result), windows_of(layer)
+        if not windows:
+            share = rows / (1 if shape is None else shape.rows)
+            widest = max(v.dtype.size_bytes for v in (*layer.op.inputs, layer.result))
+            operations = max(vector_operations(layer), layer.result.type.size_bytes) // max(1, layer.result.dtype.size_bytes)
+            return 0.0, self.costs.vector(math.ceil(operations * share), widest), 1
+        dtype, total, steps = layer.op.inputs[0].dtype, 0.0, 0
+        for window, times in windows:
+            mine = max(1, round(rows * window.oh / (window.oh if shape is None else shape.rows)))
+            part = min(channels or window.oc, window.oc)
+            for width, chunks in ((part, window.oc // part), (window.oc % part, 1)):
+                if width:
+                    cycles, count = self._cost_chunk(window, mine, width, dtype)
+                    total, steps = total + times * chunks * cycles, steps + times * chunks * count
+        return total, 0.0, steps
+
+    def _cost_chunk(self, window: Window, rows: int, channels: int, dtype: DType) -> tuple[float, int]:
+        """Cycles of the array for some rows and channels of a window layer, and the pieces they are cut into."""
+        piece = self.costs.accumulator_piece(window, rows, channels, dtype)
+        count = -(-rows // piece.rows) * -(-window.ow // piece.columns) * -(-channels // piece.channels)
+        drained = self.costs.epi(piece.rows * piece.columns * piece.channels)
+        return count * self.costs.piece_cycles(window, piece, dtype) + drained, count
+
+    def _outside(self, group: GroupPlan, there: frozenset[int]) -> tuple[list[tuple[int, int]], set[int], set[int]]:
+        """Operands from memory with their bytes, the results that reach memory, and those that are kept."""
+        members = self._members(group)
+        kept = {id(m.result) for m, p in zip(members, group.layers) if p.kept}
+        inside = {id(op) for m in members for op in (m.op, m.lut)}
+        made = {id(m.result) for m in members}
+        loads = {id(v): v.type.size_bytes for m in members for v in m.op.inputs if not v.is_constant and id(v) not in made | there}
+        stored = {
+            id(m.result)
+            for m in members
+            if id(m.result) in self.returned or (id(m.result) not in kept and any(id(user) not in inside for user in m.result.users))
+        }
+        return list(loads.items()), stored, kept
+
+    def _by_rows(self, group: GroupPlan, there: frozenset[int]) -> _Span:
+        """Several iterations: everything overlaps."""
+        members = self._members(group)
+        array = vector = 0.0
+        steps = 0
+        for layer, plan in zip(members, group.layers):
+            shape = row_shape(layer.result)
+            height, images = (1, 1) if shape is None else (shape.rows, shape.images)
+            bounds = np.arange(group.iterations + 1) * height // group.iterations
+            sizes, counts = np.unique(np.diff(bounds), return_counts=True)
+            for rows, count in zip(sizes.tolist(), counts.tolist()):
+                if rows:
+                    one = self._block(layer, rows, plan.channels)
+                    array, vector = array + images * count * one[0], vector + images * count * one[1]
+                    steps += images * count * one[2]
+        loads, stored, kept = self._outside(group, there)
+        weights = sum(weight_bytes(m) for m in members)
+        found = row_layers(members)
+        held = math.inf if found is None else band_bytes(members, RowFlow(*found, group.iterations), stored, kept | there) + weights
+        held += sum(m.result.type.size_bytes for m in members if id(m.result) in kept)
+        moved = sum(size for _, size in loads) + sum(m.result.type.size_bytes for m in members if id(m.result) in stored)
+        # What comes after a reduction waits for all rows.
+        late = [i for i, m in enumerate(members) if is_reduction(m) and i + 1 < len(members)]
+        serial = array + vector if late and tallest(members[late[0] + 1 :]) > 1 else max(array, vector)
+        transfers = group.iterations * (len(loads) + len(stored)) + 2 * len(members)
+        first = sum(size for _, size in loads) / group.iterations
+        return _Span(serial, vector, weights, float(weights), moved, first, held, transfers, steps)
+
+    def _in_turn(self, group: GroupPlan, there: frozenset[int]) -> Iterator[_Span]:
+        """One iteration: layer after layer, intermediates whole on chip."""
+        members = self._members(group)
+        loads, stored, kept = self._outside(group, there)
+        outside, sizes = dict(loads), dict(loads)
+        life: dict[int, tuple[int, int]] = {}
+        for index, layer in enumerate(members):
+            for value in (*layer.op.inputs, layer.result):
+                if not value.is_constant and id(value) not in there:
+                    until = len(members) if id(value) in kept else index
+                    life[id(value)] = (life.get(id(value), (index, index))[0], until)
+                    sizes[id(value)] = value.type.size_bytes
+            residual = layer.op.operand(3) if layer.op.name in ("conv", "linear") else None
+            if residual is not None and id(residual) in there and self.last[id(residual)] == layer.index:
+                sizes[id(layer.result)] = 0  # takes the residual's place
+        for index, (layer, plan) in enumerate(zip(members, group.layers)):
+            shape, weights = row_shape(layer.result), weight_bytes(layer)
+            height, images = (1, 1) if shape is None else (shape.rows, shape.images)
+            array, vector, steps = self._block(layer, height, plan.channels)
+            chunks = 1 if not plan.channels else -(-channels_of(layer) // plan.channels)
+            live = sum(sizes[v] for v, (first, last) in life.items() if first <= index <= last)
+            first = sum(size for v, size in outside.items() if life[v][0] == index)
+            moved = first + (layer.result.type.size_bytes if id(layer.result) in stored else 0)
+            unit = weights / chunks
+            yield _Span(images * array, images * vector, weights, unit, moved, first if index == 0 else 0.0, live + unit, chunks + 1, images * steps)
+
+    def _alone(self, layer: Layer, plan: LayerPlan) -> _Span:
+        """From memory to memory."""
+        shape = row_shape(layer.result)
+        array, vector, steps = self._block(layer, 1 if shape is None else shape.rows, plan.channels)
+        weights, fixed = weight_bytes(layer), self.machine["dma.issue"] + self.machine["dram.latency_rd"]
+        read = sum(v.type.size_bytes for v in layer.op.inputs if not v.is_constant)
+        moved = float(read + layer.result.type.size_bytes)
+        if layer.op.name not in ("conv", "linear"):
+            return _Span(array + 2 * fixed, vector, weights, float(weights), moved, 0.0, 0.0, 4, steps)
+        window, residual = window_of(layer.op), layer.op.operand(3)
+        traffic = WindowTraffic(
+            layer.op.inputs[0].dtype.size_bytes, layer.op.inputs[1].dtype.size_bytes, layer.result.dtype.size_bytes,
+            0 if residual is None else residual.dtype.size_bytes,
+        )  # fmt: skip
+        numbers = (plan.rows or window.oh, plan.channels or window.oc, int(plan.order is LoopOrder.CHANNELS), int(plan.weights_resident))
+        tile = self.costs.window_tiles(window, traffic, layer.op.inputs[0].dtype, Candidates(*(np.asarray([n], np.int64) for n in numbers)))
+        blocks = -(-window.oh // numbers[0]) * -(-window.oc // numbers[1]) * window.batch
+        return _Span(float(tile.cycles[0]), vector, weights, float(weights), float(tile.dram_bytes[0]) - weights, 0.0, float(tile.sram_bytes[0]), 2 * blocks, blocks)
