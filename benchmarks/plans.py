@@ -39,11 +39,14 @@ def main() -> None:
     parser.add_argument("names", nargs="*", default=["mobilenet_v2", "resnet50"])
     parser.add_argument("--machines", default="edge,mid,large")
     parser.add_argument("--tune", type=int, help="measure so many plans before each compilation, seed 0")
+    parser.add_argument("--layers", action="store_true", help="also plan layer by layer (--no-groups) and print how much slower that is")
     options = parser.parse_args()
     sys.path[:0] = [os.environ["GADL_SUITE"], str(ROOT)]
     import gadl
 
-    print("| model | machine | cycles | / LBgeo | DRAM bytes / least | MAC utilisation | steps |\n|---|---|---|---|---|---|---|")
+    columns = ["model", "machine", "cycles", "/ LBgeo", "DRAM bytes / least", "MAC utilisation", "steps"]
+    columns += ["layer by layer", "× faster"] * options.layers
+    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     for name in options.names:
         model, shapes, samples = model_of(name)
         for machine in options.machines.split(","):
@@ -51,9 +54,14 @@ def main() -> None:
                 search = {} if options.tune is None else {"tune": options.tune, "tuning_log": Path(folder) / "log.jsonl"}
                 made = gadl.compile(model, target="npu", machine=machine, shapes=shapes, calibration=samples, **search)
             plan = made.report["plan"]
+            slow = ""
+            if options.layers:
+                other = gadl.compile(model, target="npu", machine=machine, shapes=shapes, calibration=samples, groups=False)
+                cycles = other.report["plan"]["cycles"]
+                slow = f" {cycles:,} | {cycles / plan['cycles']:.2f} |"
             print(
                 f"| {name} | {machine} | {plan['cycles']:,} | {plan['cycles_over_lbgeo']:.2f} | "
-                f"{plan['dram_bytes'] / plan['dram_bound_bytes']:.2f} | {plan['mac_utilisation']:.1%} | {plan['steps']:,} |",
+                f"{plan['dram_bytes'] / plan['dram_bound_bytes']:.2f} | {plan['mac_utilisation']:.1%} | {plan['steps']:,} |{slow}",
                 flush=True,
             )
 

@@ -66,6 +66,8 @@ class CompileOptions:
     strict_placement: bool = False
     keep_tensors: bool = False
     self_check: bool = True
+    #: False: layer by layer, from memory to memory (for comparison).
+    groups: bool = True
     dump_ir: Path | None = None
     stop_after: str | None = None
     #: Search plans for so long: seconds as `60s`, or a number of measurements.
@@ -158,7 +160,7 @@ def compile(  # noqa: A001  (the API's name)
     with clock.stage("plan" if tuning is None else "tune"), manager.guarded("plan", graph):
         everything = [v for op in graph.ops for v in op.results] if chosen.keep_tensors else graph.outputs
         segments = segments_of(graph.ops, everything)
-        programs, tuned = _plan(found, description, segments, tuning, warn, progress)
+        programs, tuned = _plan(found, description, segments, chosen.groups, tuning, warn, progress)
     golden = _golden_feeds(graph, samples)
     with clock.stage("interpret"):
         expected = interpret_values(graph, golden)
@@ -184,14 +186,16 @@ def _tuning(options: CompileOptions, model: Any) -> TuneOptions | None:
     """What was asked of the tuner; its log is by default the model's name in the current folder."""
     if options.tune is None and options.tuning_log is None:
         return None
+    if not options.groups:
+        raise GadlError.of("GADL-U001", detail="tuned plans have groups: leave out no-groups, or the tuner")
     name = Path(model).stem if isinstance(model, (str, Path)) else "model"
     budget = None if options.tune is None else Budget.parse(options.tune)
     return TuneOptions(Path(options.tuning_log or f"{name}.tuning.jsonl"), budget, options.seed, options.jobs)
 
 
 def _plan(
-    found: Target, machine: Any, segments: list[Segment], tuning: TuneOptions | None, warn: Callable[[Diagnostic], None],
-    progress: Callable[[Progress], None],
+    found: Target, machine: Any, segments: list[Segment], groups: bool, tuning: TuneOptions | None,
+    warn: Callable[[Diagnostic], None], progress: Callable[[Progress], None],
 ) -> tuple[list[DeviceProgram], dict[str, Any] | None]:  # fmt: skip
     """The programs of all segments, and the report of the tuner where there was one."""
     if found.backend is None or not segments:
@@ -204,7 +208,7 @@ def _plan(
         return tuned.programs, tuned.report
     if tuning is not None:
         warn(diagnostic("GADL-P013", "", Severity.WARNING, target=found.name))
-    return [backend.compile(segment) for segment in segments], None
+    return [backend.compile(segment, groups=groups) for segment in segments], None
 
 
 def import_model(model: Any, options: CompileOptions, warn: Callable[[Diagnostic], None]) -> Graph:

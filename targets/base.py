@@ -155,8 +155,8 @@ class Machine(Protocol):
 class Backend(Protocol):
     """Plans and emits device segments for one machine."""
 
-    def compile(self, segment: Segment) -> DeviceProgram:
-        """Plan, expand, allocate, synchronise and encode one segment."""
+    def compile(self, segment: Segment, *, groups: bool = True) -> DeviceProgram:
+        """Plan, expand, allocate, synchronise and encode one segment; without `groups` layer by layer, as a comparison."""
 
 
 @dataclass(frozen=True)

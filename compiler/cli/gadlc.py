@@ -42,6 +42,7 @@ from .progress import Work
 @click.option("--keep-tensors", is_flag=True, help="Keep every tensor readable after a run (for `gadl compare`)")
 @click.option("--no-simplify", is_flag=True, help="Do not run onnxsim")
 @click.option("--no-self-check", is_flag=True, help="Do not run the artefact once")
+@click.option("--no-groups", is_flag=True, help="Plan layer by layer, from memory to memory (to compare)")
 @click.option("--dump-ir", type=click.Path(path_type=Path), help="Write the graph after every pass")
 @click.option("--stop-after", help="Print the graph after this pass and end")
 @click.option("--tune", is_flag=True, help="Search for faster plans before the artefact is built")
@@ -54,12 +55,12 @@ from .progress import Work
 @command
 def main(
     model: Path, target: str, machine: str, output: Path | None, calib: Path | None, calib_limit: int, mean: str | None,
-    std: str | None, layout: str, color: str, shapes: tuple[str, ...], no_simplify: bool, no_self_check: bool,
+    std: str | None, layout: str, color: str, shapes: tuple[str, ...], no_simplify: bool, no_self_check: bool, no_groups: bool,
     report: Path | None, as_json: bool, tune: bool, budget: str | None, seed: int | None, jobs: int | None, **options: Any,
 ) -> int:  # fmt: skip
     """Compile MODEL (.onnx, .pt2 or .gir) for a target. / 将模型编译到目标设备。"""
     fixed = parse_shapes(shapes)
-    settings = {**options, "shapes": fixed, "simplify": not no_simplify, "self_check": not no_self_check}
+    settings = {**options, "shapes": fixed, "simplify": not no_simplify, "self_check": not no_self_check, "groups": not no_groups}
     settings |= _search(tune, budget, seed, jobs)
     calibration = None
     if calib is not None:

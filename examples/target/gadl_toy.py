@@ -34,7 +34,7 @@ class ToyBackend:
 
     def __init__(self, machine: Any) -> None: ...
 
-    def compile(self, segment: Segment) -> DeviceProgram:
+    def compile(self, segment: Segment, *, groups: bool = True) -> DeviceProgram:
         """Lay out the tensors, then write the steps."""
         program = ArtifactBuilder({})
         number: dict[int, int] = {}

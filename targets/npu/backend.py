@@ -46,10 +46,11 @@ class NpuBackend:
 
     machine: Machine
 
-    def compile(self, segment: Segment, plan: Plan | None = None) -> DeviceProgram:
+    def compile(self, segment: Segment, plan: Plan | None = None, *, groups: bool = True) -> DeviceProgram:
         """Plan (unless a plan is given), expand and encode; `GADL-P001` when a layer does not fit at all.
 
-        Where a group's buffers find no place, the segment is planned again without that group.
+        Where a group's buffers find no place, the segment is planned again without that group. Without `groups` every layer
+        runs by itself, from memory to memory.
         """
         costs, layers = Costs(self.machine), layers_of(segment)
         if plan is not None:
@@ -61,12 +62,12 @@ class NpuBackend:
         planner = Planner(costs, int(self.machine.sram_bytes * BUDGET))
         refused: list[Refused] = []
         for _ in range(MOST_ATTEMPTS):
-            chosen = planner.grouped(layers, returned, refused)
+            chosen = planner.grouped(layers, returned, refused) if groups else planner.plan(layers)
             try:
                 return self._build(segment, layers, chosen, costs)
             except AllocationError as error:
                 problem = error
-            if (group := _around(chosen, layers, problem.op))[2]:
+            if groups and (group := _around(chosen, layers, problem.op))[2]:
                 refused.append(group)
             else:
                 planner.budget = int(planner.budget * TIGHTER)

@@ -16,6 +16,7 @@ from gadl.compiler.ir.opdef import Builder
 from gadl.passes.plan.plan import GroupPlan, LayerPlan, Plan
 from gadl.passes.quant.quantize import Precision
 from gadl.targets.base import segments_of
+from gadl.targets.npu.backend import NpuBackend
 from gadl.targets.npu.costs import Costs
 from gadl.targets.npu.layers import Layer, layers_of
 from gadl.targets.npu.planner import Planner
@@ -172,3 +173,17 @@ def test_a_group_touches_memory_only_at_its_ends() -> None:
     moved = report["dram_read_bytes"] + report["dram_write_bytes"]
     weights = sum(v.type.size_bytes for layer in members for v in layer.op.inputs if v.is_constant)
     assert weights < moved - segment.inputs[0].type.size_bytes - 3 * segment.outputs[0].type.size_bytes <= weights + 64 * 9 + 3 * 64
+
+
+def test_layer_by_layer_gives_the_same_bytes_and_moves_more() -> None:
+    graph = network(["conv3", "depthwise", "swish", "pool", "skip", "excite", "up", "concat"], 16)
+    feeds = [{"x": np.random.default_rng(0).standard_normal(graph.inputs[0].shape).astype(np.float32)}]
+    made = placed(graph, feeds)
+    (segment,) = segments_of(made.ops, made.outputs)
+    alone = Plan.from_json(NpuBackend(EDGE).compile(segment, groups=False).plan)
+    assert all(len(group.layers) == 1 and not group.layers[0].kept for group in alone.groups)
+    moved = []
+    for plan in (None, alone):
+        ((_, report),) = run_segments(made, feeds[0], plan=plan)
+        moved.append(report["dram_read_bytes"] + report["dram_write_bytes"])
+    assert moved[0] < moved[1] / 2
