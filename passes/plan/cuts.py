@@ -25,20 +25,27 @@ MOST_SUBSETS = 3
 
 @dataclass(frozen=True)
 class Memory:
-    """What the groups share: on-chip `capacity` in bytes, off-chip `rate` in bytes per cycle and `latency` in cycles."""
+    """What the groups share: on-chip `capacity` in bytes, off-chip `rate` in bytes per cycle, `latency` in cycles, and how many
+    loads may wait for it at once.
+    """
 
     capacity: float
     rate: float
     latency: float
+    channels: int
 
 
 @dataclass(frozen=True)
 class Crossing:
-    """A value that a group reads from outside, or leaves for later: its bytes, and those of its band where it passes memory."""
+    """A value that a group reads from outside, or leaves for later.
+
+    Its bytes; where it passes memory those of its band, and those that the first iteration cannot do without.
+    """
 
     value: int
     size: int
     band: Floats
+    first: Floats
 
 
 @dataclass(frozen=True)
@@ -142,16 +149,18 @@ class CutSearch:
         free = np.array([label.until < ways.end for label in labels])
         loaded = np.zeros((len(labels), 1))
         bands = np.tile(ways.inside, (len(labels), 1))
+        awaited = np.zeros((len(labels), len(ways.parts)))
         for row, label in enumerate(labels):
             for item in ways.reads:
                 if item.value not in label.kept:
                     loaded[row] += item.size
                     bands[row] += item.band
+                    awaited[row] += item.first
         for kept in self._choices(ways):
             stored = sum(item.size for item in ways.results if item.value not in kept)
             held = live + bands + sum(item.band for item in ways.results if item.value not in kept)
             held = held + sum(item.size for item in ways.results if item.value in kept) * ~(ways.shared & (ways.parts == 1))
-            then, left = self._advance(ways, time, stock, held, loaded, stored)
+            then, left = self._advance(ways, time, stock, held, loaded, awaited, stored)
             if np.isfinite(then).any():
                 bucket.time.append(then)
                 bucket.stock.append(left)
@@ -165,7 +174,7 @@ class CutSearch:
         return [frozenset(c) for n in range(len(values) + 1) for c in combinations(values, n)]
 
     def _advance(
-        self, ways: Ways, time: Floats, stock: Floats, held: Floats, loaded: Floats, stored: float
+        self, ways: Ways, time: Floats, stock: Floats, held: Floats, loaded: Floats, awaited: Floats, stored: float
     ) -> tuple[Floats, Floats]:
         """Time and stock behind a group, over labels and ways; the time is infinite where it does not fit."""
         memory, alone = self.memory, ways.parts == 0
@@ -179,10 +188,10 @@ class CutSearch:
             np.maximum(rest / memory.rate - ways.work / parts, 0),
             np.maximum(np.minimum(ways.piece, ways.constants) - mine, 0) / memory.rate,
         )
-        ramp = memory.latency * ((loaded > 0) * 2.0 + (stored > 0)) + loaded / parts / memory.rate
+        ramp = memory.latency * ((loaded > 0) * 2.0 + (stored > 0)) + awaited / memory.rate
         moved = loaded + stored + rest
         transfers = parts * (len(ways.reads) + (stored > 0)) + 2.0 * (ways.end - ways.first)
-        length = np.maximum(ways.work + late + ramp, moved / memory.rate + transfers * memory.latency / 4)
+        length = np.maximum(ways.work + late + ramp, moved / memory.rate + transfers * memory.latency / memory.channels)
         spare = length * memory.rate - moved
         left = np.minimum(there - mine + spare, room - np.where(ways.resident, ways.constants, 0))
         left = np.where(alone, 0, np.minimum(left, self.behind[ways.end]))

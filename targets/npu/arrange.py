@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable
 
 from gadl.passes.memory.allocate import AllocationError, allocate
 from gadl.passes.memory.place import Order, Policy, Rule, place
@@ -12,37 +13,78 @@ from gadl.passes.schedule.hoist import hoist_early
 from gadl.passes.schedule.prefetch import move_loads, share_queues, wanted_starts
 
 from .affinity import bank_use
+from .costs import Costs
 from .expand.context import CONSTANTS, SRAM
 from .machine import Machine
 
 #: Part of SRAM that early loads may fill: what is left takes the gaps between buffers.
 FULL = 0.95
-#: How buffers are placed, one arrangement for each; None: in turn, without early loads.
-POLICIES: tuple[Policy | None, ...] = (*(Policy(order, rule) for order in Order for rule in Rule), None)
+#: How buffers are placed, one arrangement for each; the first one drafts a plan.
+POLICIES = (
+    Policy(Order.AREA, Rule.ENDS), Policy(Order.USE, Rule.ENDS), Policy(Order.USE, Rule.COMPANY), Policy(Order.AREA, Rule.LOWEST),
+)  # fmt: skip
 
 
-def arrangements(program: Program, machine: Machine) -> Iterator[Program]:
-    """`program` in each arrangement that fits, one after another; raises `AllocationError` when none does."""
-    steps = [(step, step.engine) for step in program.steps]
-    ahead = _Ahead(program, machine)
-    problem, found = None, False
-    for policy in POLICIES:
-        _restore(program, steps)
-        for buffer in program.buffers:
+class Arrangements:
+    """Tries arrangements of one program, and keeps the one of least cycles in it."""
+
+    def __init__(self, program: Program, machine: Machine, cycles: Callable[[Program], float]) -> None:
+        self.program, self.machine, self.cycles = program, machine, cycles
+        self._steps = [(step, step.engine) for step in program.steps]
+        self._ahead = _Ahead(program, machine)
+        self._best: tuple[float, list[tuple[Step, str]], list[int | None]] | None = None
+        self._tried: set[Policy] = set()
+
+    def draft(self) -> float:
+        """Cycles of the first arrangement that fits; raises `AllocationError` when none does."""
+        if self._best is None:
+            for policy in POLICIES:
+                if self._best is None:
+                    self._try(policy)
+            if self._best is None:
+                # In turn, without early loads: the last resort, which also searches.
+                self._reset()
+                allocate(self.program, SRAM, self.machine.sram_bytes)
+                self._keep(self.cycles(self.program))
+        return self.least
+
+    @property
+    def least(self) -> float:
+        """The least cycles so far."""
+        return math.inf if self._best is None else self._best[0]
+
+    def all(self) -> float:
+        """Leave the program in the fastest of all arrangements; returns its cycles. `AllocationError` as for `draft`."""
+        self.draft()
+        for policy in POLICIES:
+            self._try(policy)
+        if self._best is not None:
+            _restore(self.program, self._best[1])
+            for buffer, address in zip(self.program.buffers, self._best[2], strict=True):
+                buffer.address = address
+        return self.least
+
+    def _reset(self) -> None:
+        _restore(self.program, self._steps)
+        for buffer in self.program.buffers:
             if buffer.memory == SRAM:
                 buffer.address = None
+
+    def _try(self, policy: Policy) -> None:
+        """One arrangement, once."""
+        if policy in self._tried:
+            return
+        self._tried.add(policy)
+        self._reset()
         try:
-            if policy is None:
-                allocate(program, SRAM, machine.sram_bytes)
-            else:
-                ahead.arrange(policy)
-        except AllocationError as error:
-            problem = problem or error
-            continue
-        found = True
-        yield program
-    if not found and problem is not None:
-        raise problem
+            self._ahead.arrange(policy)
+        except AllocationError:
+            return
+        self._keep(self.cycles(self.program))
+
+    def _keep(self, now: float) -> None:
+        if now < self.least:
+            self._best = now, [(s, s.engine) for s in self.program.steps], [b.address for b in self.program.buffers]
 
 
 class _Ahead:
@@ -54,6 +96,7 @@ class _Ahead:
         self.rate = machine["dram.bytes_per_cycle"] * machine["dram.eff"]
         hoist_early(program)
         self.steps = list(program.steps)
+        self.width = min(Costs(machine).channels_for_full_rate, max(1, len(self.loads) - 1))
         room = int(machine.sram_bytes * FULL)
         self.wanted = wanted_starts(program, SRAM, CONSTANTS, [*self.loads, "ST"], room, self.rate, len(self.loads))
         self.banks = bank_use(program, machine, self.wanted)
@@ -62,25 +105,10 @@ class _Ahead:
         """Place and order by a policy."""
         self.program.steps[:] = self.steps
         move_loads(self.program, place(self.program, SRAM, self.machine.sram_bytes, self.wanted, policy, self.banks))
-        share_queues(self.program, self.loads, self.rate)
+        share_queues(self.program, self.loads, self.rate, self.width)
 
 
 def _restore(program: Program, steps: list[tuple[Step, str]]) -> None:
     program.steps[:] = [step for step, _ in steps]
     for step, engine in steps:
         step.engine = engine
-
-
-def fastest(program: Program, machine: Machine, cycles: Callable[[Program], float]) -> float:
-    """Leave `program` in the arrangement that takes the least cycles; returns these."""
-    best: tuple[float, list[tuple[Step, str]], list[int | None]] | None = None
-    for arranged in arrangements(program, machine):
-        now = cycles(arranged)
-        if best is None or now < best[0]:
-            best = now, [(s, s.engine) for s in arranged.steps], [b.address for b in arranged.buffers]
-    if best is None:
-        raise ValueError("a program has at least one arrangement")
-    _restore(program, best[1])
-    for buffer, address in zip(program.buffers, best[2], strict=True):
-        buffer.address = address
-    return best[0]

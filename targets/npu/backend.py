@@ -15,7 +15,7 @@ from gadl.passes.plan.program import Program
 from gadl.passes.schedule.synchronize import find_waits
 from gadl.targets.base import DeviceProgram, Segment
 
-from .arrange import fastest
+from .arrange import Arrangements
 from .bounds import segment_bounds
 from .container import Binding, Container
 from .costs import Costs
@@ -32,8 +32,8 @@ from .machine import Machine
 from .planner import Planner, Refused
 from .profile import describe
 
-#: Part of SRAM that the planner counts on; what is left holds what is loaded ahead, and the gaps between buffers.
-BUDGET = 0.9
+#: Parts of SRAM that plans are drafted with; what is left takes the gaps between buffers.
+BUDGETS = (0.95, 0.88, 0.65)
 #: What remains of the budget when a layer by itself found no place, and how often planning is tried.
 TIGHTER, MOST_ATTEMPTS = 0.8, 12
 #: Alignment of tensors in DRAM.
@@ -55,16 +55,19 @@ class NpuBackend:
         costs, layers = Costs(self.machine), layers_of(segment)
         if plan is not None:
             try:
-                return self._build(segment, layers, plan, costs)
+                return _Build(segment, layers, plan, costs).finish()
             except AllocationError as error:
                 raise self._too_large(layers, error) from error
+        drafts = self._drafts(segment, layers, costs) if groups else []
+        if drafts:
+            return min(drafts, key=lambda build: build.arrangements.least).finish()
         returned = {id(v) for v in segment.outputs}
-        planner = Planner(costs, int(self.machine.sram_bytes * BUDGET))
+        planner = Planner(costs, int(self.machine.sram_bytes * BUDGETS[0]))
         refused: list[Refused] = []
         for _ in range(MOST_ATTEMPTS):
             chosen = planner.grouped(layers, returned, refused) if groups else planner.plan(layers)
             try:
-                return self._build(segment, layers, chosen, costs)
+                return _Build(segment, layers, chosen, costs).finish()
             except AllocationError as error:
                 problem = error
             if groups and (group := _around(chosen, layers, problem.op))[2]:
@@ -73,53 +76,74 @@ class NpuBackend:
                 planner.budget = int(planner.budget * TIGHTER)
         raise self._too_large(layers, problem)
 
+    def _drafts(self, segment: Segment, layers: list[Layer], costs: Costs) -> list[_Build]:
+        """Plans for different budgets, each in one arrangement; those that fit."""
+        found: dict[Plan, _Build] = {}
+        for share in BUDGETS:
+            try:
+                plan = Planner(costs, int(self.machine.sram_bytes * share)).grouped(layers, {id(v) for v in segment.outputs})
+                if plan not in found:
+                    build = _Build(segment, layers, plan, costs)
+                    build.arrangements.draft()
+                    found[plan] = build
+            except (AllocationError, GadlError):
+                continue
+        return list(found.values())
+
     @staticmethod
     def _too_large(layers: list[Layer], problem: AllocationError) -> GadlError:
         (layer,) = (found for found in layers if found.index == problem.op)
         return GadlError.of("GADL-P001", layer.op.loc, layer=layer.name, memory=problem.memory, needed=problem.needed,
                             capacity=problem.capacity)
 
-    def _build(self, segment: Segment, layers: list[Layer], plan: Plan, costs: Costs) -> DeviceProgram:
-        queues = [f"LD{i}" for i in range(self.machine.load_queues)]
-        context = Expansion(costs, queues)
-        inputs, input_bytes = _bind(context, segment.inputs, INPUTS)
-        outputs, output_bytes = _bind(context, segment.outputs, OUTPUTS)
-        _place_values(context, layers, {id(v) for v in segment.outputs})
-        _expand(context, layers, plan, segment)
-        program = context.program
-        allocate(program, SCRATCH, 1 << 34, Reuse.LOWEST)
-        allocate(program, ACC, self.machine.acc_bytes)
-        sizes = {1: input_bytes, 2: output_bytes, 3: _end(program, SCRATCH)}
 
-        emitter = Emitter()
+class _Build:
+    """One plan of a segment, expanded."""
 
-        def packed(arranged: Program) -> tuple[Container, int]:
-            waits = find_waits(arranged)
-            return Container(self.machine, [emitter.code(arranged, waits)], bytes(context.blob), sizes, inputs, outputs, description), len(waits)
+    def __init__(self, segment: Segment, layers: list[Layer], plan: Plan, costs: Costs) -> None:
+        self.segment, self.layers, self.plan, self.machine = segment, layers, plan, costs.machine
+        self.context = Expansion(costs, [f"LD{i}" for i in range(self.machine.load_queues)])
+        self.inputs, input_bytes = _bind(self.context, segment.inputs, INPUTS)
+        self.outputs, output_bytes = _bind(self.context, segment.outputs, OUTPUTS)
+        _place_values(self.context, layers, {id(v) for v in segment.outputs})
+        _expand(self.context, layers, plan, segment)
+        self.program = self.context.program
+        allocate(self.program, SCRATCH, 1 << 34, Reuse.LOWEST)
+        allocate(self.program, ACC, self.machine.acc_bytes)
+        self.regions = {1: input_bytes, 2: output_bytes, 3: _end(self.program, SCRATCH)}
+        self.emitter = Emitter()
+        self.arrangements = Arrangements(self.program, self.machine, self._cycles)
 
-        def cycles(arranged: Program) -> float:
-            container, _ = packed(arranged)
-            return float(_sim.simulate(container.to_bytes(), {}, functional=False, races=False)["cycles"])
-
-        description: dict[str, Any] = {"machine": self.machine.name}
-        took = fastest(program, self.machine, cycles)
-        description |= describe(program, layers, segment, self.machine)
-        container, waits = packed(program)
-        code = container.to_bytes()
-        bounds = segment_bounds(self.machine, layers, segment)
+    def finish(self) -> DeviceProgram:
+        """The program in its fastest arrangement; `AllocationError` when none fits."""
+        took = self.arrangements.all()
+        program = self.program
+        description = {"machine": self.machine.name} | describe(program, self.layers, self.segment, self.machine)
+        container, waits = self._packed(program, description)
+        bounds = segment_bounds(self.machine, self.layers, self.segment)
         report: dict[str, Any] = {
             **bounds,
             "steps": len(program.steps),
             "waits": waits,
             "code_bytes": len(container.cores[0]),
-            "constant_bytes": len(context.blob),
+            "constant_bytes": len(self.context.blob),
             "sram_peak_bytes": peak_use(program, SRAM),
-            "scratch_bytes": sizes[3],
-            "layers": [layer.name for layer in layers],
+            "scratch_bytes": self.regions[3],
+            "layers": [layer.name for layer in self.layers],
             "simulated_cycles": took,
         }
-        debug = tuple((f"{layer.op.name} {layer.name}", str(layer.op.loc)) for layer in layers)
-        return DeviceProgram(code, plan.to_json(), report, debug)
+        debug = tuple((f"{layer.op.name} {layer.name}", str(layer.op.loc)) for layer in self.layers)
+        return DeviceProgram(container.to_bytes(), self.plan.to_json(), report, debug)
+
+    def _cycles(self, arranged: Program) -> float:
+        container, _ = self._packed(arranged, {})
+        return float(_sim.simulate(container.to_bytes(), {}, functional=False, races=False)["cycles"])
+
+    def _packed(self, program: Program, description: dict[str, Any]) -> tuple[Container, int]:
+        waits = find_waits(program)
+        code = self.emitter.code(program, waits)
+        blob = bytes(self.context.blob)
+        return Container(self.machine, [code], blob, self.regions, self.inputs, self.outputs, description), len(waits)
 
 
 def _end(program: Program, memory: str) -> int:

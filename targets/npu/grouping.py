@@ -58,6 +58,12 @@ class _Held:
         halo = max(0.0, self.lead - min(self.behind, self.lead))
         return np.minimum(self.operand.rows, np.ceil(each + halo + np.maximum(halo, slack * each))) * self.operand.row_bytes
 
+    @property
+    def crossing(self) -> Crossing:
+        """The value as it comes from memory, or goes there."""
+        first = np.minimum(self.operand.rows, np.ceil(self.operand.rows / ITERATIONS + self.lead)) * self.operand.row_bytes
+        return Crossing(self.operand.value, self.operand.size, self.band(2), first)
+
 
 @dataclass(frozen=True)
 class LayerFacts:
@@ -213,7 +219,7 @@ class GroupCosts:
             tallest = max(tallest, facts.rows)
             result = held.pop(facts.result.value, None) or _Held(facts.result, 0.0, 0.0)
             if self.last_reader.get(facts.result.value, -1) >= end:
-                results.append(Crossing(facts.result.value, facts.whole, result.band(2)))
+                results.append(result.crossing)
             else:
                 inside = inside + result.band(int(facts.result.mixed or result.operand.mixed))
             for operand in facts.operands:
@@ -240,7 +246,7 @@ class GroupCosts:
                 if least[-1] > self.budget:
                     return
                 continue
-            reads = [Crossing(v, item.operand.size, item.band(2)) for v, item in held.items()]
+            reads = [item.crossing for item in held.values()]
             work = np.where(resident, np.maximum(array, vector), array + vector)
             total = np.asarray(least + sum((c.band for c in (*reads, *results)), np.zeros(count)))
             chosen = _pareto(work, total, fits)
@@ -288,7 +294,7 @@ def _pareto(work: Floats, held: Floats, fits: np.ndarray[Any, np.dtype[np.bool_]
 
 
 def _chosen(item: Crossing, ways: list[int]) -> Crossing:
-    return Crossing(item.value, item.size, item.band[ways])
+    return Crossing(item.value, item.size, item.band[ways], item.first[ways])
 
 
 def chunk_channels(layer: Layer, unit: int) -> int:

@@ -41,7 +41,8 @@ class Planner:
         costs = GroupCosts(self.costs, layers, returned, self.budget)
         machine = self.costs.machine
         memory = Memory(
-            self.budget, machine["dram.bytes_per_cycle"] * machine["dram.eff"], machine["dma.issue"] + machine["dram.latency_rd"]
+            self.budget, machine["dram.bytes_per_cycle"] * machine["dram.eff"], machine["dma.issue"] + machine["dram.latency_rd"],
+            machine.load_queues,
         )
         search = CutSearch(costs.ways, memory, costs.last_reader, costs.sizes, [weight_bytes(layer) for layer in layers])
         for group in refused:

@@ -13,7 +13,7 @@ from gadl.passes.plan.plan import GroupPlan, LayerPlan, LoopOrder, Plan
 from gadl.passes.plan.tiling import even_splits
 from gadl.targets.base import DeviceProgram, Segment
 
-from .backend import BUDGET, NpuBackend
+from .backend import BUDGETS, NpuBackend
 from .bounds import segment_bounds
 from .costs import Costs
 from .grouping import chunk_channels
@@ -221,7 +221,7 @@ class NpuSpace:
             return None
         at = rng.randrange(len(group.layers))
         try:
-            (alone,) = Planner(self.costs, int(self.machine.sram_bytes * BUDGET)).plan([self.by_op[group.layers[at].ops[0]]]).groups
+            (alone,) = Planner(self.costs, int(self.machine.sram_bytes * BUDGETS[0])).plan([self.by_op[group.layers[at].ops[0]]]).groups
         except GadlError:
             return None
         before = [self._regroup(group, group.layers[:at])] if at else []

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gadl.passes.plan.cuts import Crossing, Cut, CutSearch, Memory, Ways
 
-MEMORY = Memory(capacity=1000, rate=4.0, latency=10.0)
+MEMORY = Memory(capacity=1000, rate=4.0, latency=10.0, channels=4)
 
 
 class Chain:
@@ -32,7 +32,8 @@ class Chain:
             work = np.full(len(parts), float(sum(self.work[first:end]))) + 5 * parts
 
             def crossing(value: int, parts: np.ndarray = parts) -> Crossing:
-                return Crossing(value, self.sizes[value], np.minimum(self.sizes[value], 3 * self.sizes[value] / parts))
+                size = self.sizes[value]
+                return Crossing(value, size, np.minimum(size, 3 * size / parts), size / parts)
 
             inside = sum((self.sizes[v] / parts for v in range(first, end - 1)), np.zeros(len(parts)))
             reads = (crossing(first - 1),) if first else ()

@@ -82,7 +82,7 @@ def test_early_loads_have_a_queue_of_their_own_while_they_come() -> None:
         buffer = program.buffer("sram", size)
         program.steps.append(Step("LD0", "LD", {}, (part(memory),), (part(buffer),), 0, 10, early=early))
         program.steps.append(Step("MMA", "X", {}, (part(buffer),), (), 0, 50))
-    share_queues(program, ["LD0", "LD1"], 8)
+    share_queues(program, ["LD0", "LD1"], 8, 1)
     loads = [s for s in program.steps if s.instruction == "LD"]
     assert [s.engine for s in loads if not s.early] == ["LD1", "LD1"]
     assert {s.engine for s in loads if s.early} == {"LD0"}
