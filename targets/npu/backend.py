@@ -33,7 +33,9 @@ from .planner import Planner, Refused
 from .profile import describe
 
 #: Parts of SRAM that plans are drafted with; what is left takes the gaps between buffers.
-BUDGETS = (0.95, 0.88, 0.65)
+BUDGETS = (0.9, 0.96, 0.62)
+#: Longest program of which more than one draft is made.
+MOST_STEPS = 12_000
 #: What remains of the budget when a layer by itself found no place, and how often planning is tried.
 TIGHTER, MOST_ATTEMPTS = 0.8, 12
 #: Alignment of tensors in DRAM.
@@ -86,6 +88,8 @@ class NpuBackend:
                     build = _Build(segment, layers, plan, costs)
                     build.arrangements.draft()
                     found[plan] = build
+                    if len(build.program.steps) > MOST_STEPS:
+                        break
             except (AllocationError, GadlError):
                 continue
         return list(found.values())
