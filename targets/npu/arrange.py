@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 
 from gadl.passes.memory.allocate import AllocationError, allocate
 from gadl.passes.memory.place import Order, Policy, Rule, place
@@ -34,6 +35,7 @@ class Arrangements:
         self._ahead = _Ahead(program, machine)
         self._best: tuple[float, list[tuple[Step, str]], list[int | None]] | None = None
         self._tried: set[Policy] = set()
+        self._turned = False
 
     def draft(self) -> float:
         """Cycles of the first arrangement that fits; raises `AllocationError` when none does."""
@@ -42,10 +44,7 @@ class Arrangements:
                 if self._best is None:
                     self._try(policy)
             if self._best is None:
-                # In turn, without early loads: the last resort, which also searches.
-                self._reset()
-                allocate(self.program, SRAM, self.machine.sram_bytes)
-                self._keep(self.cycles(self.program))
+                self._in_turn()
         return self.least
 
     @property
@@ -58,6 +57,9 @@ class Arrangements:
         self.draft()
         for policy in POLICIES:
             self._try(policy)
+        if not self._turned:
+            with suppress(AllocationError):
+                self._in_turn()
         if self._best is not None:
             _restore(self.program, self._best[1])
             for buffer, address in zip(self.program.buffers, self._best[2], strict=True):
@@ -80,6 +82,13 @@ class Arrangements:
             self._ahead.arrange(policy)
         except AllocationError:
             return
+        self._keep(self.cycles(self.program))
+
+    def _in_turn(self) -> None:
+        """Loads where the computation asks for them, memory that was released longest ago first; the last resort, which searches."""
+        self._turned = True
+        self._reset()
+        allocate(self.program, SRAM, self.machine.sram_bytes)
         self._keep(self.cycles(self.program))
 
     def _keep(self, now: float) -> None:

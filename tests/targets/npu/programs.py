@@ -49,10 +49,14 @@ def random(graph: Graph, rng: np.random.Generator, *shape: int) -> Value:
     return graph.constant((rng.standard_normal(shape) / np.sqrt(max(1, np.prod(shape[1:])))).astype(np.float32), "w")
 
 
-def placed(graph: Graph, feeds: Sequence[dict[str, np.ndarray]], precision: Precision = Precision.INT8, machine: Machine = EDGE) -> Graph:
-    """Simplified, quantised, placed and laid out for the NPU."""
+def placed(
+    graph: Graph, feeds: Sequence[dict[str, np.ndarray]], precision: Precision = Precision.INT8, machine: Machine = EDGE,
+    without: Sequence[str] = (),
+) -> Graph:  # fmt: skip
+    """Simplified (`without` some passes), quantised, placed and laid out for the NPU."""
     for item in FLOAT_PIPELINE:
-        item.run(graph)
+        if item.name not in without:
+            item.run(graph)
     if precision is Precision.FP16:
         made = to_half(graph)
     else:
