@@ -24,6 +24,38 @@ class _Builder:
         self.nodes.append(helper.make_node(op, list(inputs), [name], name=name, **attributes))
         return name
 
+    def same(self, x: str, name: str, shape: tuple[int, int, int], oc: int, kernel: tuple[int, int], stride: int = 1, groups: int = 1) -> tuple[str, tuple[int, int, int]]:
+        """A convolution of a (channels, rows, columns) image padded as TFLite's SAME, and the shape of its result."""
+        ic, sizes = shape[0] // groups, shape[1:]
+        out = tuple(-(-size // stride) for size in sizes)
+        pads = [max((o - 1) * stride + k - size, 0) for o, k, size in zip(out, kernel, sizes, strict=True)]
+        spread = np.float32(np.sqrt(2 / (ic * kernel[0] * kernel[1])))
+        w = self.constant(f"{name}_w", self.rng.standard_normal((oc, ic, *kernel), np.float32) * spread)
+        b = self.constant(f"{name}_b", self.rng.standard_normal(oc, np.float32) * np.float32(0.1))
+        around = [pad // 2 for pad in pads] + [pad - pad // 2 for pad in pads]
+        y = self.node("Conv", x, w, b, name=name, kernel_shape=list(kernel), strides=[stride] * 2, pads=around, group=groups)
+        return y, (oc, *out)
+
+    def relu(self, x: str) -> str:
+        return self.node("Relu", x, name=f"{x}_relu")
+
+    def dense(self, x: str, name: str, ic: int, oc: int) -> str:
+        w = self.constant(f"{name}_w", self.rng.standard_normal((oc, ic), np.float32) * np.float32(np.sqrt(2 / ic)))
+        return self.node("Gemm", x, w, self.constant(f"{name}_b", np.zeros(oc)), name=name, transB=1)
+
+    def pooled(self, x: str, ic: int, oc: int) -> str:
+        """The mean of each channel, then class scores."""
+        x = self.node("Flatten", self.node("GlobalAveragePool", x, name="pool"), name="flat")
+        return self.dense(x, "scores", ic, oc)
+
+    def model(self, name: str, shape: tuple[int, ...], out: str, classes: int) -> onnx.ModelProto:
+        graph = helper.make_graph(
+            self.nodes, name,
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, *shape])],
+            [helper.make_tensor_value_info(out, TensorProto.FLOAT, [1, classes])], self.weights,
+        )  # fmt: skip
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
     def conv(self, x: str, name: str, ic: int, oc: int, kernel: int, stride: int = 1) -> str:
         """A convolution with bias (its normalisation folded in), padded to keep the size."""
         spread = np.float32(np.sqrt(2 / (ic * kernel * kernel)))
@@ -56,9 +88,52 @@ def resnet50(stride_in_3x3: bool = False, size: int = 224, width: int = 64, seed
     x = made.node("Flatten", made.node("GlobalAveragePool", x, name="pool5"), name="flat")
     scores = made.rng.standard_normal((1000, channels), np.float32) * np.float32(1 / np.sqrt(channels))
     made.node("Gemm", x, made.constant("fc_w", scores), made.constant("fc_b", np.zeros(1000)), name="scores", transB=1)
-    graph = helper.make_graph(
-        made.nodes, "resnet50",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, size, size])],
-        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, 1000])], made.weights,
-    )  # fmt: skip
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return made.model("resnet50", (3, size, size), "scores", 1000)
+
+
+def vww(seed: int = 0) -> onnx.ModelProto:
+    """MLPerf Tiny's person detection: MobileNetV1 0.25 on 96x96x3 (7.49 M MACs), without its softmax."""
+    made, shape = _Builder(seed), (3, 96, 96)
+    x, shape = made.same("x", "conv1", shape, 8, (3, 3), 2)
+    x = made.relu(x)
+    for i, (oc, stride) in enumerate([(16, 1), (32, 2), (32, 1), (64, 2), (64, 1), (128, 2), *[(128, 1)] * 5, (256, 2), (256, 1)]):
+        x, shape = made.same(x, f"dw{i}", shape, shape[0], (3, 3), stride, shape[0])
+        x, shape = made.same(made.relu(x), f"pw{i}", shape, oc, (1, 1))
+        x = made.relu(x)
+    return made.model("vww", (3, 96, 96), made.pooled(x, 256, 2), 2)
+
+
+def kws(seed: int = 0) -> onnx.ModelProto:
+    """MLPerf Tiny's keyword spotting: DS-CNN on 49x10 features (2.66 M MACs), without its softmax."""
+    made, shape = _Builder(seed), (1, 49, 10)
+    x, shape = made.same("x", "conv1", shape, 64, (10, 4), 2)
+    x = made.relu(x)
+    for i in range(4):
+        x, shape = made.same(x, f"dw{i}", shape, 64, (3, 3), 1, 64)
+        x, shape = made.same(made.relu(x), f"pw{i}", shape, 64, (1, 1))
+        x = made.relu(x)
+    return made.model("kws", (1, 49, 10), made.pooled(x, 64, 12), 12)
+
+
+def resnet8(seed: int = 0) -> onnx.ModelProto:
+    """MLPerf Tiny's image classification: ResNet-8 on 32x32x3 (12.50 M MACs), without its softmax."""
+    made, shape = _Builder(seed), (3, 32, 32)
+    x, shape = made.same("x", "conv1", shape, 16, (3, 3))
+    x = made.relu(x)
+    for stage, oc in enumerate((16, 32, 64)):
+        stride, before = 1 if stage == 0 else 2, shape
+        y, shape = made.same(x, f"a{stage}", before, oc, (3, 3), stride)
+        y, shape = made.same(made.relu(y), f"b{stage}", shape, oc, (3, 3))
+        if stage > 0:
+            x, _ = made.same(x, f"s{stage}", before, oc, (1, 1), stride)
+        x = made.relu(made.node("Add", x, y, name=f"sum{stage}"))
+    return made.model("resnet8", (3, 32, 32), made.pooled(x, 64, 10), 10)
+
+
+def ad01(seed: int = 0) -> onnx.ModelProto:
+    """MLPerf Tiny's anomaly detection: an autoencoder of ten dense layers (0.26 M MACs)."""
+    made, x, widths = _Builder(seed), "x", [640, 128, 128, 128, 128, 8, 128, 128, 128, 128, 640]
+    for i, (ic, oc) in enumerate(zip(widths, widths[1:])):
+        x = made.dense(x, f"fc{i}", ic, oc)
+        x = made.relu(x) if i < 9 else x
+    return made.model("ad01", (640,), x, 640)
