@@ -112,6 +112,8 @@ class NpuBackend:
             "waits": waits,
             "code_bytes": len(container.cores[0]),
             "constant_bytes": len(context.blob),
+            "weights_raw_bytes": context.raw_bytes,
+            "weights_compressed_bytes": context.stored_bytes,
             "sram_peak_bytes": peak_use(program, SRAM),
             "scratch_bytes": sizes[3],
             "layers": [layer.name for layer in layers],
