@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -15,7 +16,9 @@ from .layers import Layer, window_of
 from .machine import Machine
 
 #: A stream is taken where its bursts are at most this part of those of the raw bytes.
-PAYS = 0.97
+PAYS = 0.95
+#: Plans are estimated with what weights take compressed where that is at most this part: less is within the estimate's error.
+NOTABLE = 0.8
 #: Bits of a byte that is not zero within a masked block, by its value: two's complement, at least 2.
 _WIDTHS = np.array([0, *(max(2, 1 + min(b, 255 - b).bit_length()) for b in range(1, 256))])
 #: Least bits of constants that were looked at, by a digest of what they hold.
@@ -44,6 +47,20 @@ def compressed_sizes(machine: Machine, layer: Layer) -> list[int]:
         return []
     raws = [np.ascontiguousarray(v.data).tobytes() for v in layer.op.inputs[:2] if v.data is not None]
     return [size for raw in raws if _pays(machine, len(raw), size := _sim.zb1_bytes(raw))]
+
+
+def packed_part(machine: Machine, layers: Sequence[Layer]) -> float:
+    """What a byte of the layers' constants takes in memory, for estimates; 1 where that makes no odds."""
+    if not decodes(machine):
+        return 1.0
+    raw = packed = 0
+    for layer in layers:
+        for value in layer.op.inputs:
+            if value.data is not None:
+                data = np.ascontiguousarray(value.data).tobytes()
+                size = _sim.zb1_bytes(data)
+                raw, packed = raw + len(data), packed + (size if _pays(machine, len(data), size) else len(data))
+    return packed / raw if packed < NOTABLE * raw else 1.0
 
 
 def least_bytes(machine: Machine, layer: Layer) -> float:
