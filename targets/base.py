@@ -119,7 +119,10 @@ def _unflatten(
 
 #: What a program's report may hold: sums over all programs, but the largest `sram_peak_bytes`. `lb0_cycles` is a limit that no
 #: run can beat, `lbgeo_cycles` the least that this machine's geometry allows, `dram_bound_bytes` the least traffic.
-REPORTED = ("macs", "lb0_cycles", "lbgeo_cycles", "dram_bound_bytes", "steps", "sram_peak_bytes")
+#: `weights_raw_bytes` are the constants that a program loads, `weights_compressed_bytes` what they take as they are stored.
+REPORTED = (
+    "macs", "lb0_cycles", "lbgeo_cycles", "dram_bound_bytes", "steps", "sram_peak_bytes", "weights_raw_bytes", "weights_compressed_bytes",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -177,6 +180,10 @@ class PlanSpace(Protocol):
     @property
     def machine_digest(self) -> str:
         """Identifies all that measurements depend on in the machine's description."""
+
+    @property
+    def compressed(self) -> Sequence[int]:
+        """Bytes of the constants that the machine keeps compressed, in the segment's order: measurements depend on them."""
 
     @property
     def bound(self) -> float:

@@ -137,6 +137,10 @@ def summary(artifact: Artifact, report: Path | None = None) -> Iterator[str]:
     if plan.get("steps"):
         peak = f"{plan['sram_peak_bytes'] / 1024:.0f} KiB"
         yield line(say("plan", "计划"), say(f"SRAM peak {peak}, {plan['steps']} steps", f"SRAM 峰值 {peak}，{plan['steps']} 步"))
+    raw, kept = plan.get("weights_raw_bytes", 0), plan.get("weights_compressed_bytes", 0)
+    if kept < raw:
+        sizes, part = f"{raw / 1024:,.0f} → {kept / 1024:,.0f} KiB", f"{100 * kept / raw:.1f} %"
+        yield line(say("weights", "权重"), say(f"{sizes} compressed ({part})", f"压缩 {sizes}（{part}）"))
     if plan.get("cycles"):
         share = f"{100 * plan['lbgeo_cycles'] / plan['cycles']:.1f} %"
         ratio = f"{plan['dram_bytes'] / max(1, plan['dram_bound_bytes']):.2f}"

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What makes two segments the same for a tuning log: geometry and types, not names, weights or calibrated numbers."""
+"""What makes two segments the same for a tuning log: geometry and types, not names, weights (but what compresses) or calibrated numbers."""
 
 from __future__ import annotations
 
 import enum
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,12 @@ from gadl.compiler.ir.types import Requant
 from gadl.targets.base import Segment
 
 
-def segment_digest(segment: Segment) -> str:
-    """16 hex digits of a segment's ops, types, attributes and layouts.
+def segment_digest(segment: Segment, sizes: Sequence[int] = ()) -> str:
+    """16 hex digits of a segment's ops, types, attributes and layouts, and of the `sizes` of constants that are compressed.
 
     Left out is what a plan's time does not depend on: names, sources, the contents of constants and tables, scales and zero
-    points, multipliers of requantisations, bounds of clamps. A model that is calibrated or trained again keeps its records.
+    points, multipliers of requantisations, bounds of clamps. A model that is calibrated again keeps its records, and so does one
+    that is trained again, unless its weights compress.
     """
     numbers: dict[int, int] = {}
 
@@ -35,6 +37,8 @@ def segment_digest(segment: Segment) -> str:
         attrs = [[name, _attr(name, value)] for name, value in sorted(op.attrs.items())]
         lines.append([op.name, [reference(v) for v in op.operands], [reference(v) for v in op.results], attrs])
     lines.append([reference(v) for v in segment.outputs])
+    if sizes:
+        lines.append(list(sizes))
     return hashlib.sha256(json.dumps(lines, separators=(",", ":")).encode()).hexdigest()[:16]
 
 

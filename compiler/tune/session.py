@@ -54,7 +54,7 @@ def compile_tuned(
     start, log = time.monotonic(), TuningLog(options.log)
     records, report = log.read(warn), dict[str, Any](log=str(options.log))
     spaces = [make_space(segment) for segment in segments]
-    keys = [Key(compiler, target, space.machine_digest, segment_digest(s)) for space, s in zip(spaces, segments, strict=True)]
+    keys = [Key(compiler, target, space.machine_digest, segment_digest(s, space.compressed)) for space, s in zip(spaces, segments, strict=True)]
     if options.budget is not None:
         log.append([])
         whole = sum(len(s.ops) for s in segments) or 1

@@ -52,27 +52,44 @@ class BitReader {
   int at_ = 0;
 };
 
-// Bits of the smallest two's complement that holds `value`, at least 2.
-int width_of(int8_t value) {
-  int bits = 2;
-  while (value < -(1 << (bits - 1)) || value >= 1 << (bits - 1)) ++bits;
-  return bits;
-}
+// Bits of the smallest two's complement that holds each byte, at least 2.
+struct Widths {
+  uint8_t of[256];
+  Widths() {
+    for (int i = 0; i < 256; ++i) {
+      const int magnitude = i < 128 ? i : 255 - i;
+      of[i] = 2;
+      while (magnitude >> (of[i] - 1)) ++of[i];
+    }
+  }
+};
+const Widths kWidths;
 
-void encode_block(const uint8_t* block, int64_t size, BitWriter& out) {
+// The smallest form of a block: its code (0: raw), and the bits that it takes with the code.
+struct Form {
+  int code;
+  int64_t bits;
+};
+
+Form form_of(const uint8_t* block, int64_t size) {
   int64_t values = 0;
   int width = 2;
   for (int64_t i = 0; i < size; ++i) {
     if (block[i] == 0) continue;
     ++values;
-    width = std::max(width, width_of(static_cast<int8_t>(block[i])));
+    width = std::max<int>(width, kWidths.of[block[i]]);
   }
-  if (kBlock + values * width >= size * 8) {
-    out.put(0, kCodeBits);
+  const int64_t masked = kBlock + values * width;
+  return masked < size * 8 ? Form{width - 1, kCodeBits + masked} : Form{0, kCodeBits + size * 8};
+}
+
+void encode_block(const uint8_t* block, int64_t size, BitWriter& out) {
+  const int code = form_of(block, size).code, width = code + 1;
+  out.put(static_cast<uint32_t>(code), kCodeBits);
+  if (code == 0) {
     for (int64_t i = 0; i < size; ++i) out.put(block[i], 8);
     return;
   }
-  out.put(static_cast<uint32_t>(width - 1), kCodeBits);
   for (int64_t i = 0; i < kBlock; i += 8) {
     uint32_t mask = 0;
     for (int64_t j = 0; j < 8 && i + j < size; ++j) mask |= static_cast<uint32_t>(block[i + j] != 0) << j;
@@ -87,6 +104,35 @@ void encode_block(const uint8_t* block, int64_t size, BitWriter& out) {
 void encode_zb1(const uint8_t* data, int64_t size, std::vector<uint8_t>& out) {
   BitWriter writer(out);
   for (int64_t at = 0; at < size; at += kBlock) encode_block(data + at, std::min(kBlock, size - at), writer);
+}
+
+int64_t zb1_bytes(const uint8_t* data, int64_t size) {
+  int64_t bits = 0;
+  for (int64_t at = 0; at < size; at += kBlock) bits += form_of(data + at, std::min(kBlock, size - at)).bits;
+  return (bits + 7) / 8;
+}
+
+int64_t least_zb1_bits(const uint8_t* data, int64_t size) {
+  // least[i]: bits of the first i bytes, by blocks that begin and end anywhere; a byte of a raw part is a block of its own.
+  std::vector<int64_t> least(size + 1, size * 8);
+  std::vector<int64_t> values(size + 1, 0);  // how many of the bytes before each are not zero
+  for (int64_t i = 0; i < size; ++i) values[i + 1] = values[i] + (data[i] != 0);
+  least[0] = 0;
+  for (int64_t at = 0; at < size; ++at) {
+    const int64_t most = std::min(kBlock, size - at), zeros = most - (values[at + most] - values[at]);
+    least[at + 1] = std::min(least[at + 1], least[at] + 8);
+    int64_t held = 0, width = 2;
+    for (int64_t i = 0; i < most; ++i) {
+      if (data[at + i] != 0) {
+        ++held;
+        width = std::max<int64_t>(width, kWidths.of[data[at + i]]);
+        // Too wide for a mask to save as much as it takes, however the block goes on.
+        if ((8 - width) * most + width * zeros <= kCodeBits + kBlock) break;
+      }
+      least[at + i + 1] = std::min(least[at + i + 1], least[at] + kCodeBits + kBlock + held * width);
+    }
+  }
+  return least[size];
 }
 
 void decode_zb1(const uint8_t* stream, int64_t stream_size, uint8_t* out, int64_t size) {

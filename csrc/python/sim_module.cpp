@@ -87,6 +87,14 @@ PYBIND11_MODULE(_sim, m) {
           encode_zb1(reinterpret_cast<const uint8_t*>(bytes.data()), static_cast<int64_t>(bytes.size()), out);
           return py::bytes(reinterpret_cast<const char*>(out.data()), out.size());
         }, py::arg("data"), "The zb1 stream of some bytes.");
+  m.def("zb1_bytes", [](const py::bytes& data) {
+          const std::string_view bytes = data;
+          return zb1_bytes(reinterpret_cast<const uint8_t*>(bytes.data()), static_cast<int64_t>(bytes.size()));
+        }, py::arg("data"), "Bytes of the zb1 stream of some bytes.");
+  m.def("least_zb1_bits", [](const py::bytes& data) {
+          const std::string_view bytes = data;
+          return least_zb1_bits(reinterpret_cast<const uint8_t*>(bytes.data()), static_cast<int64_t>(bytes.size()));
+        }, py::arg("data"), "Bits below which no zb1 streams and raw parts hold some bytes in this order.");
   m.def("simulate", &simulate, py::arg("container"), py::arg("regions"), py::arg("functional") = true, py::arg("races") = true,
         py::arg("trace") = false, py::arg("least_cycles") = 0.0, py::arg("most_events") = size_t{1} << 20,
         "Runs a program on the given memory (region number to array); raises SimError. `trace`: a record array, one row per instruction executed.");

@@ -26,13 +26,19 @@ MOST_SUBSETS = 3
 @dataclass(frozen=True)
 class Memory:
     """What the groups share: on-chip `capacity` in bytes, off-chip `rate` in bytes per cycle, `latency` in cycles, and how many
-    loads may wait for it at once.
+    loads may wait for it at once. `packed` is what a byte of constants on chip takes off chip.
     """
 
     capacity: float
     rate: float
     latency: float
     channels: int
+    packed: float = 1.0
+
+    @property
+    def constant_rate(self) -> float:
+        """On-chip bytes of constants per cycle."""
+        return self.rate / self.packed
 
 
 @dataclass(frozen=True)
@@ -185,14 +191,14 @@ class CutSearch:
         rest = ways.constants - mine
         late = np.where(
             ways.resident,
-            np.maximum(rest / memory.rate - ways.work / parts, 0),
-            np.maximum(np.minimum(ways.piece, ways.constants) - mine, 0) / memory.rate,
+            np.maximum(rest / memory.constant_rate - ways.work / parts, 0),
+            np.maximum(np.minimum(ways.piece, ways.constants) - mine, 0) / memory.constant_rate,
         )
         ramp = memory.latency * ((loaded > 0) * 2.0 + (stored > 0)) + awaited / memory.rate
-        moved = loaded + stored + rest
+        moved = loaded + stored + rest * memory.packed
         transfers = parts * (len(ways.reads) + (stored > 0)) + 2.0 * (ways.end - ways.first)
         length = np.maximum(ways.work + late + ramp, moved / memory.rate + transfers * memory.latency / memory.channels)
-        spare = length * memory.rate - moved
+        spare = (length * memory.rate - moved) / memory.packed
         left = np.minimum(there - mine + spare, room - np.where(ways.resident, ways.constants, 0))
         left = np.where(alone, 0, np.minimum(left, self.behind[ways.end]))
         fits = np.where(alone, held == 0, room >= np.where(ways.resident, ways.constants, min(ways.piece, ways.constants)))
@@ -203,7 +209,7 @@ class CutSearch:
         if not bucket.time:
             return []
         time, stock = np.concatenate([t.ravel() for t in bucket.time]), np.concatenate([s.ravel() for s in bucket.stock])
-        rank = time - stock / self.memory.rate
+        rank = time - stock / self.memory.constant_rate
         starts = np.cumsum([0, *(t.size for t in bucket.time)])
         bare = np.where(np.concatenate(bucket.bare), time, np.inf)
         chosen = dict.fromkeys((*_least(time, 4 * BEAM), *_least(rank, 8 * BEAM), int(bare.argmin())))
@@ -222,7 +228,7 @@ class CutSearch:
             cut = Cut(ways.first, ways.end, int(ways.parts[way]), kept)
             live, until = sum(self.sizes[v] for v in alive), max((self.last[v] for v in alive), default=-1)
             found.append(_Label(float(time[index]), float(stock[index]), alive, cut, labels[row], live, until))
-        found.sort(key=lambda label: label.worth(self.memory.rate))
+        found.sort(key=lambda label: label.worth(self.memory.constant_rate))
         # A layer that wants the chip for itself ends all labels that keep something.
         return [*found[:BEAM], *[label for label in found[BEAM:] if not label.kept][:1]]
 

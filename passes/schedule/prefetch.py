@@ -147,8 +147,7 @@ class _Clock:
     def run(self, step: Step) -> None:
         """A step is done as soon as its engine and its operands are there."""
         if step.engine in self.transfers:
-            size = sum(r.size for r in (step.reads if len(step.writes) != 1 else step.writes))
-            end = max(self._ends[-1], self.now) + size / self.rate
+            end = max(self._ends[-1], self.now) + _moved(step) / self.rate
             self._ends.append(end)
             for region in step.writes:
                 self._ready[id(region.buffer)] = end
@@ -159,6 +158,11 @@ class _Clock:
         for region in step.writes:
             self._ready[id(region.buffer)] = end
         self.now = max(self.now, begin)
+
+
+def _moved(step: Step) -> int:
+    """Bytes that a transfer moves: the lesser side, as the other one may be a hull, or expanded on the way."""
+    return min(sum(r.size for r in side) for side in (step.reads, step.writes) if side)
 
 
 def move_loads(program: Program, begun: Mapping[int, int]) -> None:
@@ -186,7 +190,7 @@ def share_queues(program: Program, queues: Sequence[str], rate: float, width: in
     for step, now in zip(steps, times):
         if step.engine not in free:
             continue
-        moving = sum(r.size for r in step.writes) / rate
+        moving = _moved(step) / rate
         length = moving * len(queues)
         start = int(np.searchsorted(coming, now))
         reserved = start < len(coming) and coming[start] < max(now, free[queues[0]]) + length

@@ -131,6 +131,8 @@ class _Build:
             "waits": waits,
             "code_bytes": len(container.cores[0]),
             "constant_bytes": len(self.context.blob),
+            "weights_raw_bytes": self.context.raw_bytes,
+            "weights_compressed_bytes": self.context.stored_bytes,
             "sram_peak_bytes": peak_use(program, SRAM),
             "scratch_bytes": self.regions[3],
             "layers": [layer.name for layer in self.layers],

@@ -14,6 +14,7 @@ from gadl.compiler.ir.ops.shape import Resize, linear_taps, nearest_index
 from gadl.compiler.ir.types import Array, DType
 from gadl.targets.base import Segment
 
+from .compression import least_bytes
 from .costs import TYPES, Costs
 from .expand.matmul import matmul_window
 from .expand.transposed import phase_windows
@@ -91,7 +92,7 @@ def segment_bounds(machine: Machine, layers: list[Layer], segment: Segment) -> d
     """LB0, LBgeo, their terms in cycles, MACs and the least DRAM traffic in bytes."""
     costs = Costs(machine)
     peak = math.prod(machine.integer(f"mma.shape.{i}") for i in range(3)) * machine.integer("machine.cores")
-    macs, mac_cycles, geometric, vector, weights = 0, 0.0, 0.0, 0, 0
+    macs, mac_cycles, geometric, vector, weights = 0, 0.0, 0.0, 0, 0.0
     for layer in layers:
         dtype = layer.op.inputs[0].dtype
         rate = machine[f"mma.rate.{_rate_key(dtype)}"]
@@ -104,9 +105,9 @@ def segment_bounds(machine: Machine, layers: list[Layer], segment: Segment) -> d
             mac_cycles += ideal
             geometric += times * window.batch * costs.mma(window, window.oh, window.ow, window.oc, dtype) / machine.integer("machine.cores")
         vector += vector_operations(layer)
-        weights += sum(v.type.size_bytes for v in layer.op.inputs if v.is_constant)
+        weights += least_bytes(machine, layer)
     tensors = sum(read_bytes(v, segment) for v in segment.inputs) + sum(v.type.size_bytes for v in segment.outputs)
-    traffic = weights + tensors
+    traffic = math.floor(weights) + tensors
     dram = traffic / (machine["dram.bytes_per_cycle"] * machine["dram.eff"])
     vector_cycles = vector / (machine["vec.lanes"] * machine.integer("machine.cores"))
     return {

@@ -12,6 +12,7 @@ from gadl.passes.plan.plan import GroupPlan, LayerPlan, Plan
 from gadl.passes.plan.rows import RowFlow
 from gadl.passes.plan.tiling import Tile, enumerate_tiles, even_splits, search
 
+from .compression import packed_part
 from .costs import Costs, WindowTraffic
 from .expand.bands import row_shape
 from .expand.matmul import matmul_window
@@ -42,8 +43,8 @@ class Planner:
         machine = self.costs.machine
         memory = Memory(
             self.budget, machine["dram.bytes_per_cycle"] * machine["dram.eff"], machine["dma.issue"] + machine["dram.latency_rd"],
-            machine.load_queues,
-        )
+            machine.load_queues, packed_part(machine, layers),
+        )  # fmt: skip
         search = CutSearch(costs.ways, memory, costs.last_reader, costs.sizes, [weight_bytes(layer) for layer in layers])
         for group in refused:
             costs.refuse(*group)

@@ -15,6 +15,7 @@ from gadl.targets.base import DeviceProgram, Segment
 
 from .backend import BUDGETS, NpuBackend
 from .bounds import segment_bounds
+from .compression import compressed_sizes
 from .costs import Costs
 from .grouping import chunk_channels
 from .layers import Layer, layers_of
@@ -51,6 +52,11 @@ class NpuSpace:
     def machine_digest(self) -> str:
         """Of all values of the machine, not of its name."""
         return self.machine.digest.hex()[:16]
+
+    @cached_property
+    def compressed(self) -> list[int]:
+        """The streams of whole tensors, where they pay: what single chunks gain in others is too little to tell segments apart."""
+        return [size for layer in self.layers for size in compressed_sizes(self.machine, layer)]
 
     @cached_property
     def bound(self) -> float:

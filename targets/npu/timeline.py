@@ -20,6 +20,7 @@ from gadl.passes.plan.tiling import Candidates
 from gadl.targets.base import Estimate
 
 from .bounds import vector_operations, windows_of
+from .compression import packed_part
 from .costs import Costs, WindowTraffic
 from .expand.bands import row_shape
 from .layers import Layer, Window, window_of
@@ -71,6 +72,8 @@ class Timeline:
         self.last = {id(v): layer.index for layer in layers for v in layer.op.inputs}
         self._spans: dict[tuple[GroupPlan, frozenset[int]], tuple[_Span, ...]] = {}
         self._blocks: dict[tuple[int, int, int], tuple[float, float, int]] = {}
+        #: What a byte of constants on chip takes off chip.
+        self.packed = packed_part(machine, layers)
 
     def _members(self, group: GroupPlan) -> list[Layer]:
         return [self.by_op[p.ops[0]] for p in group.layers]
@@ -85,13 +88,13 @@ class Timeline:
         total = stalled = 0.0
         for index, span in enumerate(spans):
             busy = max(span.array, span.vector)
-            memory = (wanted[index] + span.moved) / rate + span.transfers * each
+            memory = (wanted[index] * self.packed + span.moved) / rate + span.transfers * each
             # What another group just stored is awaited, with the latency of both ways.
             took = max(busy + (span.first / rate + 2 * latency if span.first else 0.0), memory)
             stalled += took - busy
             total += took
             # What memory has to spare brings constants of later groups, as long as there is room for them.
-            spare = (took - memory) * rate
+            spare = (took - memory) * rate / self.packed
             room = sram - span.held - sum(s.ahead - w for s, w in zip(spans[index + 1 :], wanted[index + 1 :]))
             for later in range(index + 1, len(spans)):
                 part = min(spare, room, wanted[later])
@@ -105,7 +108,7 @@ class Timeline:
         if any(s.held > sram for s in spans) or blocks > MOST_BLOCKS:
             return Estimate(math.inf, ())
         array, vector = sum(s.array for s in spans), sum(s.vector for s in spans)
-        dram = sum(s.ahead + s.moved for s in spans) / rate
+        dram = sum(s.ahead * self.packed + s.moved for s in spans) / rate
         lone = sum(g.iterations == 0 for g in plan.groups)
         fill = sum(s.held * max(s.array, s.vector, 1.0) for s in spans) / sum(max(s.array, s.vector, 1.0) for s in spans) / sram
         chunks = sum(-(-channels_of(m) // p.channels) for g in plan.groups for m, p in zip(self._members(g), g.layers) if p.channels)

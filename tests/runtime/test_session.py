@@ -110,7 +110,7 @@ def test_targets_and_precisions(model: ModelProto, tmp_path: Path, target: str, 
 def test_the_report_has_the_documented_keys(model: ModelProto) -> None:
     report = gadl.compile(model, calibration=feeds()).report
     assert set(report) >= {"schema_version", "model", "target", "machine", "placement", "quant", "plan", "latency_us", "compile_s", "stages_s", "artifact"}
-    assert set(report["plan"]) >= {"cycles", "lb0_cycles", "lbgeo_cycles", "mac_utilisation", "dram_bytes", "dram_bound_bytes", "sram_peak_bytes"}
+    assert set(report["plan"]) >= {"cycles", "lb0_cycles", "lbgeo_cycles", "mac_utilisation", "dram_bytes", "dram_bound_bytes", "sram_peak_bytes", "weights_raw_bytes", "weights_compressed_bytes"}
     assert set(report["artifact"]) == {"path", "bytes", "sha256"}
     assert [r["op"] for r in report["placement"]["reasons"]] == ["softmax"]
     json.dumps(report)

@@ -11,6 +11,7 @@ from gadl.compiler.ir.graph import Value
 from gadl.compiler.ir.types import Array
 from gadl.passes.plan.program import Buffer, Program, Ref, Region, Step
 
+from ..compression import stream_of
 from ..costs import Costs
 from .copying import CopyDim, StridedCopy, collapse, pieces
 
@@ -59,6 +60,8 @@ class Expansion:
         self.places: dict[int, Place] = {}
         self.blob = bytearray()
         self.constants = self.program.buffer(CONSTANTS, 0, "constants", address=0)
+        #: Bytes of the constants that are loaded as they are used, and as they are kept.
+        self.raw_bytes = self.stored_bytes = 0
         self.op = 0
         #: Values that stay on chip between groups, by `id`.
         self.kept: dict[int, Live] = {}
@@ -104,13 +107,18 @@ class Expansion:
     ) -> None:
         """Copy from DRAM into a block, on the load queue with the least work so far."""
         for from_, to, part in pieces(collapse(dims, element_bytes)):
-            queue = min(self._load, key=lambda q: self._load[q])
             cycles = self.costs.dma(part.rows, part.row_bytes)
-            self._load[queue] += int(cycles)
+            queue = self._queue(cycles)
             reads = [Region(source, offset + from_, part.source_span)]
             writes = [target.region(to, part.target_span)]
             fields = self._dma(part, Ref(source, offset + from_), target.at(to))
             self.step(queue, "LD", fields, reads, writes, cycles, early)
+
+    def _queue(self, cycles: float) -> str:
+        """The load queue with the least work so far, which takes on some more."""
+        queue = min(self._load, key=lambda q: self._load[q])
+        self._load[queue] += int(cycles)
+        return queue
 
     def store(self, source: Tile, target: Buffer, offset: int, dims: Sequence[CopyDim], element_bytes: int = 1) -> None:
         """Copy a block to DRAM. The dims' `source` strides are those of the block."""
@@ -128,9 +136,20 @@ class Expansion:
         return fields
 
     def load_constant(self, data: Array | bytes, name: str) -> Tile:
-        """Put constant bytes into the program's constants and load them into a block."""
+        """Put constant bytes into the program's constants, as a stream where that pays, and load them into a block."""
         raw = data if isinstance(data, bytes) else data.tobytes()
-        offset = self.add_constant(raw)
-        tile = self.tile(len(raw), name)
-        self.load(self.constants, offset, tile, [CopyDim(len(raw), 1, 1)])
+        tile, stream = self.tile(len(raw), name), stream_of(self.costs.machine, raw)
+        offset = self.add_constant(raw if stream is None else stream)
+        self.raw_bytes += len(raw)
+        self.stored_bytes += len(raw if stream is None else stream)
+        if stream is None:
+            self.load(self.constants, offset, tile, [CopyDim(len(raw), 1, 1)])
+        else:
+            self._load_stream(offset, len(stream), tile, len(raw))
         return tile
+
+    def _load_stream(self, offset: int, size: int, target: Tile, decoded: int) -> None:
+        """Memory moves the stream, the block takes what it expands to."""
+        fields = {"src": Ref(self.constants, offset), "dst": target.at(0), "row_bytes": size, "decode": 1, "decoded_bytes": decoded}
+        cycles = self.costs.dma(1, size)
+        self.step(self._queue(cycles), "LD", fields, [Region(self.constants, offset, size)], [target.region(0, decoded)], cycles)

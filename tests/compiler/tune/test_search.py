@@ -33,6 +33,7 @@ class Hills:
     """Groups of one layer whose iterations each have one best number; the estimate is off by a factor that a feature tells."""
 
     machine_digest, bound = "0", 100.0
+    compressed: Sequence[int] = ()
 
     def __init__(self, best: Sequence[int] = (5, 40, 17)) -> None:
         self.best = best

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from gadl.passes.plan.program import Buffer, Program, Region, Step
 from gadl.passes.schedule.hoist import hoist_early
-from gadl.passes.schedule.prefetch import share_queues
+from gadl.passes.schedule.prefetch import share_queues, wanted_starts
 
 
 def part(buffer: Buffer, start: int = 0, size: int | None = None) -> Region:
@@ -86,3 +86,20 @@ def test_early_loads_have_a_queue_of_their_own_while_they_come() -> None:
     loads = [s for s in program.steps if s.instruction == "LD"]
     assert [s.engine for s in loads if not s.early] == ["LD1", "LD1"]
     assert {s.engine for s in loads if s.early} == {"LD0"}
+
+
+def test_a_load_that_expands_takes_as_long_as_what_it_reads() -> None:
+    """In the time of four products memory reads four streams of a quarter each, or one block as it is."""
+
+    def starts(part: int) -> list[int]:
+        program = Program()
+        constants = program.buffer("dram", 1 << 16, address=0)
+        buffers = [program.buffer("sram", 400) for _ in range(8)]
+        for number, buffer in enumerate(buffers):
+            program.steps.append(Step("LD0", "LD", {}, (Region(constants, 0, part),), (Region(buffer, 0, 400),), number))
+            program.steps += [Step("MMA", "X", {}, (Region(buffer, 0, 400),), (), number, 100) for _ in range(4)]
+        wanted = wanted_starts(program, "sram", "dram", ["LD0"], 1 << 16, 1.0, 1)
+        return [wanted[id(b)] for b in buffers]
+
+    whole, streams = starts(400), starts(100)
+    assert all(early <= late for early, late in zip(streams, whole)) and sum(streams) < sum(whole)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -52,6 +52,31 @@ def test_streams_decode_to_what_was_encoded(values: np.ndarray) -> None:
     stream = _sim.encode_zb1(values.tobytes())
     np.testing.assert_array_equal(decoded(stream, values.size), values)
     assert len(stream) * 8 < values.size * 8 + -(-values.size // 64) * 3 + 8, "raw blocks are the worst case"
+
+
+@given(tensors(), st.lists(st.integers(0, 200), max_size=4))
+def test_no_cuts_hold_less_than_the_bound(values: np.ndarray, cuts: list[int]) -> None:
+    """Nor does any cut where each byte counts for itself."""
+    assert len(_sim.encode_zb1(values.tobytes())) == _sim.zb1_bytes(values.tobytes())
+    parts = [p.tobytes() for p in np.split(values, sorted(min(c, values.size) for c in cuts)) if p.size]
+    held = sum(min(len(p), _sim.zb1_bytes(p)) for p in parts)
+    assert _sim.least_zb1_bits(values.tobytes()) <= 8 * held
+
+
+@settings(deadline=None)
+@given(tensors())
+def test_the_bound_is_that_of_the_best_blocks(values: np.ndarray) -> None:
+    """The same by trying every block, in the specification's words."""
+    least = [0.0]
+    for end in range(1, values.size + 1):
+        options = [least[end - 1] + 8]
+        count, width = 0, 2
+        for start in range(end - 1, max(-1, end - 65), -1):
+            value = int(values[start])
+            count, width = count + (value != 0), max(width, (value if value >= 0 else ~value).bit_length() + 1)
+            options.append(least[start] + 3 + 64 + count * width)
+        least.append(min(options))
+    assert _sim.least_zb1_bits(values.tobytes()) == least[-1]
 
 
 def load(stream: bytes, size: int) -> np.ndarray:
