@@ -20,7 +20,9 @@ from .bounds import segment_bounds
 from .container import Binding, Container
 from .costs import Costs
 from .emit import Emitter
+from .cores import divided_plan, fastest_on_cores, schedule
 from .expand.context import ACC, INPUTS, OUTPUTS, SCRATCH, SRAM, Expansion, Place
+from .expand.cores import CoreExpansion, DividedExpansion
 from .expand.elementwise import ElementwiseExpansion
 from .expand.group import GroupExpansion, may_keep
 from .expand.matmul import expand_matmul
@@ -59,6 +61,11 @@ class NpuBackend:
                 raise self._too_large(layers, error) from error
         returned = {id(v) for v in segment.outputs}
         planner = Planner(costs, int(self.machine.sram_bytes * BUDGET))
+        if (divided := divided_plan(planner, layers, returned)) is not None:
+            try:
+                return self._build(segment, layers, divided, costs)
+            except AllocationError:
+                pass  # what one core holds at a time is more than it has room for
         refused: list[Refused] = []
         for _ in range(MOST_ATTEMPTS):
             chosen = planner.grouped(layers, returned, refused)
@@ -80,28 +87,37 @@ class NpuBackend:
 
     def _build(self, segment: Segment, layers: list[Layer], plan: Plan, costs: Costs) -> DeviceProgram:
         queues = [f"LD{i}" for i in range(self.machine.load_queues)]
-        context = Expansion(costs, queues)
+        several = max((group.cores for group in plan.groups), default=1) > 1
+        context = CoreExpansion(costs) if several else Expansion(costs, queues)
         inputs, input_bytes = _bind(context, segment.inputs, INPUTS)
         outputs, output_bytes = _bind(context, segment.outputs, OUTPUTS)
         _place_values(context, layers, {id(v) for v in segment.outputs})
         _expand(context, layers, plan, segment)
         program = context.program
-        allocate(program, SCRATCH, 1 << 34, Reuse.LOWEST)
+        if several:
+            _apart(program, SCRATCH)
+        else:
+            allocate(program, SCRATCH, 1 << 34, Reuse.LOWEST)
         allocate(program, ACC, self.machine.acc_bytes)
         sizes = {1: input_bytes, 2: output_bytes, 3: _end(program, SCRATCH)}
 
         emitter = Emitter()
 
         def packed(arranged: Program) -> tuple[Container, int]:
-            waits = find_waits(arranged)
-            return Container(self.machine, [emitter.code(arranged, waits)], bytes(context.blob), sizes, inputs, outputs, description), len(waits)
+            if several:
+                made = schedule(arranged, self.machine)
+                codes, count = made.codes(emitter), made.waits
+            else:
+                waits = find_waits(arranged)
+                codes, count = [emitter.code(arranged, waits)], len(waits)
+            return Container(self.machine, codes, bytes(context.blob), sizes, inputs, outputs, description), count
 
         def cycles(arranged: Program) -> float:
             container, _ = packed(arranged)
             return float(_sim.simulate(container.to_bytes(), {}, functional=False, races=False)["cycles"])
 
         description: dict[str, Any] = {"machine": self.machine.name}
-        took = fastest(program, self.machine, cycles)
+        took = (fastest_on_cores if several else fastest)(program, self.machine, cycles)
         description |= describe(program, layers, segment, self.machine)
         container, waits = packed(program)
         code = container.to_bytes()
@@ -110,7 +126,7 @@ class NpuBackend:
             **bounds,
             "steps": len(program.steps),
             "waits": waits,
-            "code_bytes": len(container.cores[0]),
+            "code_bytes": sum(map(len, container.cores)),
             "constant_bytes": len(context.blob),
             "sram_peak_bytes": peak_use(program, SRAM),
             "scratch_bytes": sizes[3],
@@ -124,6 +140,15 @@ class NpuBackend:
 def _end(program: Program, memory: str) -> int:
     """Bytes of a memory from its start to the end of the last buffer."""
     return max((b.address + b.size for b in program.buffers if b.memory == memory and b.address is not None), default=0)
+
+
+def _apart(program: Program, memory: str) -> None:
+    """Give every buffer of a memory bytes of its own: cores that share none wait less for each other."""
+    at = 0
+    for buffer in program.buffers:
+        if buffer.memory == memory and buffer.address is None:
+            buffer.address = at
+            at += -(-buffer.size // DRAM_ALIGNMENT) * DRAM_ALIGNMENT
 
 
 def _bind(context: Expansion, values: tuple[Value, ...], memory: str) -> tuple[list[Binding], int]:
@@ -206,10 +231,15 @@ def _expand(context: Expansion, layers: list[Layer], plan: Plan, segment: Segmen
     """Expand every group; a result is stored when somebody reads it who does not find it on chip."""
     returned = {id(v) for v in segment.outputs}
     by_op = {layer.ops[0]: layer for layer in layers}
-    by_rows = {id(op) for g in plan.groups if g.iterations for p in g.layers for op in (by_op[p.ops[0]].op, by_op[p.ops[0]].lut)}
+    by_rows = {id(op) for g in plan.groups if g.iterations and g.cores == 1 for p in g.layers for op in (by_op[p.ops[0]].op, by_op[p.ops[0]].lut)}
     last = {id(v): layer.index for layer in layers for v in layer.op.inputs}
     for group in plan.groups:
         members = [by_op[p.ops[0]] for p in group.layers]
+        if group.cores > 1 and isinstance(context, CoreExpansion):
+            run = {id(op) for layer in members for op in (layer.op, layer.lut)}
+            whole = {id(m.result) for m in members if id(m.result) in returned or any(id(u) not in run for u in m.result.users)}
+            DividedExpansion(context, members, group.layers, group.cores, whole).run()
+            continue
         if group.iterations == 0:
             (layer,), (chosen,) = members, group.layers
             context.op = layer.index

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Several cores: plans that divide rows among them, their arrangement on chip, and the code of every core."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from gadl.compiler.diag import GadlError
+from gadl.passes.memory.allocate import AllocationError, allocate
+from gadl.passes.memory.place import place
+from gadl.passes.plan.division import Case, Division, without
+from gadl.passes.plan.plan import GroupPlan, LayerPlan, Plan
+from gadl.passes.plan.program import Program
+from gadl.passes.schedule.cores import CoreSchedule, Item, Queues
+from gadl.passes.schedule.prefetch import move_loads, wanted_starts
+
+from .affinity import bank_use
+from .arrange import FULL, POLICIES, keep_fastest
+from .bounds import windows_of
+from .costs import Costs
+from .emit import Emitter
+from .expand.bands import row_shape
+from .expand.context import ACC, CONSTANTS, SRAM
+from .expand.cores import LOADING, SHARING, SIGNAL_BYTES, SIGNALLING, divisible, rows_of, shape_of
+from .isa import Queue
+from .layers import Layer
+from .machine import Machine
+from .planner import Planner
+from .rowwise import row_reads, weight_bytes
+
+#: Bytes of weights that are loaded at a time, and of a load that all cores share out.
+CHUNK_BYTES, SPLIT_BYTES = 128 << 10, 4 << 10
+QUEUES = Queues([queue.name for queue in Queue], SHARING, SIGNALLING, "CTL", (LOADING, SHARING))
+
+
+def can_divide(machine: Machine) -> bool:
+    """True when cores can share loads, with a queue left for signals."""
+    cores = machine.integer("machine.cores")
+    return cores > 1 and machine["noc.multicast"] > 0 and machine["noc.bytes_per_cycle"] > 0 and machine.load_queues >= 3
+
+
+def divided_plan(planner: Planner, layers: Sequence[Layer], returned: set[int]) -> Plan | None:
+    """A plan in which cores divide the rows of all layers that run by rows; None where it is not possible or worth it."""
+    machine = planner.costs.machine
+    if not can_divide(machine) or not any(divisible(layer) for layer in layers):
+        return None
+    groups: list[GroupPlan] = []
+    run: list[Layer] = []
+    for layer in (*layers, None):
+        if layer is not None and divisible(layer):
+            run.append(layer)
+            continue
+        if run:
+            groups.append(_divided(planner.costs, run, returned))
+            run = []
+        if layer is not None:
+            try:
+                groups += planner.plan([layer]).groups
+            except GadlError:
+                return None
+    return Plan(tuple(groups))
+
+
+def _divided(costs: Costs, run: Sequence[Layer], returned: set[int]) -> GroupPlan:
+    ops = {id(op) for layer in run for op in (layer.op, layer.lut)}
+    stored = {id(m.result) for m in run if id(m.result) in returned or any(id(u) not in ops for u in m.result.users)}
+    cores, unit = costs.machine.integer("machine.cores"), costs.machine.integer("mma.shape.1")
+    division = Division(*rows_of(run), cores, stored, lambda case: _exchange(costs, run, case))
+    plans = (LayerPlan(m.ops, channels=_chunk(m, unit), kept=True, exchanged=id(m.result) in division.exchanged) for m in run)
+    return GroupPlan(tuple(plans), 1, cores)
+
+
+def _chunk(layer: Layer, unit: int) -> int:
+    """Output channels whose weights are loaded at a time, a multiple of `unit`; 0: all."""
+    shape, weights = row_shape(layer.result), weight_bytes(layer)
+    if shape is None or layer.op.name not in ("conv", "linear") or weights <= CHUNK_BYTES:
+        return 0
+    return max(unit, shape.channels * CHUNK_BYTES // weights // unit * unit)
+
+
+def _exchange(costs: Costs, run: Sequence[Layer], case: Case) -> bool:
+    """True when it costs less to pass the rows of a value through memory than to compute them on every core that needs them.
+
+    These need rows of the operands in turn, which are counted as passed through memory.
+    """
+    layer, machine = run[case.layer], costs.machine
+    rate = machine["dram.bytes_per_cycle"] * machine["dram.eff"]
+    mine = {id(m.result) for m in run}
+    moved = 2.0 * shape_of(layer.result).row_bytes * sum(h - l for n, o in zip(case.needed, case.owned) for l, h in without(n, o))
+    again = 0.0
+    for value, rows in row_reads(layer) or ():
+        for need, own in zip(case.needed, case.owned):
+            wanted, there = ((int(rows.low[l]), int(rows.high[h - 1])) if h > l else (0, 0) for l, h in (need, own))
+            extra = sum(h - l for l, h in without(wanted, there))
+            again += extra * shape_of(value).row_bytes * (2 if id(value) in mine else 1)
+    added = max(h - l for l, h in case.needed) - max(h - l for l, h in case.owned)
+    compute = sum(w.batch * costs.mma(w, 1, w.ow, w.oc, layer.op.inputs[0].dtype) for w, _ in windows_of(layer)) * max(0, added)
+    return moved / rate <= again / rate + compute
+
+
+def fastest_on_cores(program: Program, machine: Machine, cycles: Callable[[Program], float]) -> float:
+    """Leave `program` in the arrangement that takes the least cycles; returns these."""
+    steps = list(program.steps)
+    capacity = machine.sram_bytes - SIGNAL_BYTES * machine.integer("machine.cores")
+    suffixes = ("", *(f".{core}" for core in range(1, machine.integer("machine.cores"))))
+    transfers = [f"{queue}{suffix}" for suffix in suffixes for queue in (LOADING, SHARING, "ST")]
+    rate = machine["dram.bytes_per_cycle"] * machine["dram.eff"]
+    wanted = wanted_starts(program, SRAM, CONSTANTS, transfers, int(capacity * FULL), rate, 2)
+    banks = bank_use(program, machine, wanted)
+
+    def arrangements() -> Iterator[Program]:
+        problem, found = None, False
+        for policy in POLICIES:
+            program.steps[:] = steps
+            for buffer in program.buffers:
+                if buffer.memory == SRAM:
+                    buffer.address = None
+            try:
+                if policy is None:
+                    allocate(program, SRAM, capacity)
+                else:
+                    move_loads(program, place(program, SRAM, capacity, wanted, policy, banks))
+            except AllocationError as error:
+                problem = problem or error
+                continue
+            found = True
+            yield program
+        if not found and problem is not None:
+            raise problem
+
+    return keep_fastest(program, arrangements(), cycles)
+
+
+@dataclass(frozen=True)
+class CodeOfCores:
+    """The synchronised items of every core."""
+
+    order: list[list[Item]]
+    signal_at: int
+    waits: int
+
+    def codes(self, emitter: Emitter) -> list[bytes]:
+        """The code of every core."""
+        cores = len(self.order)
+        return [
+            emitter.core_code(items, {
+                "row_bytes": SIGNAL_BYTES, "dst": self.signal_at + SIGNAL_BYTES * core, "multicast": (1 << cores) - 1,
+            })
+            for core, items in enumerate(self.order)
+        ]  # fmt: skip
+
+
+def schedule(program: Program, machine: Machine) -> CodeOfCores:
+    """Synchronise an arranged program."""
+    cores = machine.integer("machine.cores")
+    made = CoreSchedule(program, cores, QUEUES, (SRAM, ACC), SPLIT_BYTES)
+    return CodeOfCores(made.order, machine.sram_bytes - SIGNAL_BYTES * cores, sum(len(item.on) for item in made.items))

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Layers whose rows several cores divide: every core computes its rows, constants are loaded once for all of them.
+
+Buffers lie at the same addresses on every core. All steps stand in one sequential order: a layer's chunk of weights, then the
+rows of each core. A value stays on chip, with the rows that its core computes or needs, until its last reader has run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Set
+from typing import Any
+
+from gadl.compiler.ir.graph import Value
+from gadl.compiler.ir.types import Array
+from gadl.passes.plan.division import Division, Range
+from gadl.passes.plan.plan import LayerPlan
+from gadl.passes.plan.program import Buffer, Ref, Region
+from gadl.passes.plan.rows import RowLayer
+
+from ..costs import Costs
+from ..layers import Layer
+from ..rowwise import is_reduction, row_reads
+from .bands import Live, RowShape, Span, row_shape, row_strides
+from .context import Expansion, Tile
+from .copying import CopyDim
+from .group import _kernel, _ReductionKernel, _WindowKernel
+
+#: Queues of loads for one core, of constants for all, and of signals between cores.
+LOADING, SHARING, SIGNALLING = "LD0", "LD1", "LD2"
+#: Bytes that a signal carries: nobody reads them.
+SIGNAL_BYTES = 16
+
+
+class CoreExpansion(Expansion):
+    """Collects the steps of all cores; `core` is the one whose steps come next, `dividing` while all of them work."""
+
+    def __init__(self, costs: Costs) -> None:
+        super().__init__(costs, [LOADING])
+        self.core, self.dividing = 0, False
+        self.add_constant(bytes(SIGNAL_BYTES))
+
+    def step(
+        self, engine: str, instruction: str, fields: dict[str, Any], reads: Sequence[Region], writes: Sequence[Region],
+        cycles: float = 0, early: bool = False,
+    ) -> None:  # fmt: skip
+        """Append a step of the current layer and core."""
+        super().step(f"{engine}.{self.core}" if self.core else engine, instruction, fields, reads, writes, cycles, early)
+
+    def load_constant(self, data: Array | bytes, name: str) -> Tile:
+        """Constants that all cores use are loaded for all of them."""
+        if not self.dividing:
+            return super().load_constant(data, name)
+        raw = data if isinstance(data, bytes) else data.tobytes()
+        offset, tile = self.add_constant(raw), self.tile(len(raw), name)
+        fields = {"src": Ref(self.constants, offset), "dst": tile.at(0), "row_bytes": len(raw)}
+        core, self.core = self.core, 0
+        region = Region(self.constants, offset, len(raw))
+        self.step(SHARING, "LD", fields, [region], [tile.region(0, len(raw))], self.costs.dma(1, len(raw)))
+        self.program.steps[-1].shared = True
+        self.core = core
+        return tile
+
+
+def divisible(layer: Layer) -> bool:
+    """True when cores can divide the rows of the layer: it runs by rows, of one image."""
+    reads = row_reads(layer)
+    shapes = [row_shape(layer.result), *(row_shape(v) for v, _ in reads or ())]
+    return reads is not None and all(shape is not None and shape.images == 1 for shape in shapes)
+
+
+def rows_of(layers: Sequence[Layer]) -> tuple[list[RowLayer], dict[int, int]]:
+    """The layers as the division sees them, and the rows of every value (by `id`)."""
+    found, heights = [], {}
+    for layer in layers:
+        reads = row_reads(layer) or []
+        found.append(RowLayer(id(layer.result), tuple((id(v), m) for v, m in reads)))
+        heights |= {id(v): shape_of(v).rows for v in (layer.result, *(v for v, _ in reads))}
+    return found, heights
+
+
+def shape_of(value: Value) -> RowShape:
+    """The value as rows; `ValueError` where it has none."""
+    shape = row_shape(value)
+    if shape is None:
+        raise ValueError(f"'{value.name}' has no rows")
+    return shape
+
+
+class DividedExpansion:
+    """Expands a run of layers; `stored` are the results (by `id`) that must reach memory whole."""
+
+    def __init__(
+        self, context: CoreExpansion, layers: Sequence[Layer], plans: Sequence[LayerPlan], cores: int, stored: Set[int]
+    ) -> None:
+        self.context, self.layers, self.cores = context, layers, cores
+        self.plans = {layer.index: plan for layer, plan in zip(layers, plans, strict=True)}
+        self.division = Division(*rows_of(layers), cores, stored, lambda case: plans[case.layer].exchanged)
+        self.buffers: dict[int, Buffer] = {}
+        self.live: dict[tuple[int, int], Live] = {}
+        #: Values, and the cores that have yet to load rows of them.
+        self._waiting: set[tuple[int, int]] = set()
+
+    def run(self) -> None:
+        """Emit all steps, layer by layer."""
+        self.context.dividing = True
+        for layer in self.layers:
+            self.context.op = layer.index
+            operands = [v for v, _ in row_reads(layer) or ()]
+            for value in operands:
+                for core in range(self.cores):
+                    self._bring(value, core)
+            for core in range(self.cores):
+                self._open(layer.result, core)
+            self._compute(layer, operands)
+            for core in range(self.cores):
+                self.context.core = core
+                for rows in self.division.stores(id(layer.result), core):
+                    self._store(layer.result, core, rows)
+        self.context.core, self.context.dividing = 0, False
+
+    def _open(self, value: Value, core: int) -> Live:
+        """The place of a value on a core."""
+        shape, key = shape_of(value), id(value)
+        if key not in self.buffers:
+            self.buffers[key] = self.context.tile(max(1, self.division.room(key)) * shape.row_bytes, value.name).buffer
+        low, high = self.division.held(key, core)
+        there = self.live[key, core] = Live(shape, self.buffers[key], high - low, low, high)
+        return there
+
+    def _bring(self, value: Value, core: int) -> None:
+        """Load the rows that a core needs of a value and that others have computed, where that has not been done."""
+        made = id(value) in self.division.made
+        if made and (id(value), core) not in self._waiting or not made and (id(value), core) in self.live:
+            return
+        if not made:
+            self._open(value, core)
+        self._waiting.discard((id(value), core))
+        self.context.core = core
+        for rows in self.division.loads(id(value), core):
+            tile, buffer, offset, extents = self._copied(value, core, rows)
+            dims = [CopyDim(count, memory, chip) for count, memory, chip in extents]
+            self.context.load(buffer, offset, tile, dims, value.dtype.size_bytes)
+
+    def _compute(self, layer: Layer, operands: list[Value]) -> None:
+        """The rows of every core."""
+        context, result, plan = self.context, id(layer.result), self.plans[layer.index]
+        busy = [core for core, (low, high) in enumerate(self.division.made[result]) if high > low]
+        kernel = _kernel(context, layer, plan)
+        bands = {core: {id(v): self.live[id(v), core].band for v in operands} for core in busy}
+        chunks = kernel.chunks() if isinstance(kernel, _WindowKernel) else [(0, Span(0, 0))]
+        for number, channels in chunks:
+            for core in busy:
+                context.core = core
+                low, high = self.division.made[result][core]
+                target = self.live[result, core].band
+                if isinstance(kernel, _WindowKernel):
+                    kernel.chunk(number, channels, Span(low, high - low), bands[core], target)
+                    continue
+                if isinstance(kernel, _ReductionKernel):
+                    # Every core that needs the result computes it.
+                    kernel.taken = 0
+                    x = operands[0]
+                    kernel.take(Span(0, shape_of(x).rows), bands[core][id(x)], 1)
+                kernel.rows(Span(low, high - low), bands[core], target)
+        self._waiting |= {(result, core) for core in range(self.cores) if self.division.loads(result, core)}
+
+    def _store(self, value: Value, core: int, rows: Range) -> None:
+        tile, buffer, offset, extents = self._copied(value, core, rows)
+        dims = [CopyDim(count, chip, memory) for count, memory, chip in extents]
+        self.context.store(tile, buffer, offset, dims, value.dtype.size_bytes)
+
+    def _copied(self, value: Value, core: int, rows: Range) -> tuple[Tile, Buffer, int, list[tuple[int, int, int]]]:
+        """Rows on both sides: block on chip, buffer and offset in memory; extents with their strides in memory and on chip."""
+        there, place = self.live[id(value), core], self.context.place(value)
+        _, row, pixel, channel = row_strides(value, place)
+        shape = there.shape
+        extents = [
+            (rows[1] - rows[0], row, shape.row_bytes),
+            (shape.width, pixel, shape.pixel_bytes),
+            (shape.channels, channel, shape.element),
+        ]
+        return Tile(there.buffer, there.band.byte(rows[0])), place.buffer, place.offset + rows[0] * row, extents
