@@ -4,8 +4,8 @@
 Every core has its own on-chip memories with the same buffers at the same addresses, and its own in-order queues. A shared
 step writes on all cores and posts there. Nothing else reaches another core but a signal: a tiny shared load that a core sends
 when some of its steps are done, so that cores wait for each other only where one needs what another has done, never all
-together. A core takes the posts of shared steps on one queue (the collector) and the signals of others on those queues that
-begin transfers (the listeners); other queues wait for these. As on one core, a wait is left out when another implies it.
+together. A core takes the posts of shared steps on one queue, the collector, and signals on that and on the queue that sends
+them; other queues wait for the collector. As on one core, a wait is left out when another implies it.
 """
 
 from __future__ import annotations
@@ -18,15 +18,23 @@ from gadl.passes.plan.program import Program, Region, Step
 from .synchronize import _AccessMap
 
 
+#: The instruction of a step that tells other cores, when its engine reaches it, that what it reads has been written.
+SIGNAL = "SIGNAL"
+
+
 @dataclass(frozen=True)
 class Queues:
-    """The names of all queues, and their parts: who sends shared loads and signals, who takes their posts."""
+    """The names of all queues, and their parts: who sends shared loads and signals, who takes posts from abroad."""
 
     names: Sequence[str]
-    sharing: str
+    sharing: Sequence[str]
     signalling: str
     collector: str
-    listeners: tuple[str, str]
+
+    @property
+    def listeners(self) -> tuple[str, str]:
+        """The queues that take signals."""
+        return self.signalling, self.collector
 
 
 @dataclass(slots=True)
@@ -47,7 +55,8 @@ class Item:
 class CoreSchedule:
     """The items of every core in order. `memories` are those that every core has for itself.
 
-    A shared load of more than `split` bytes is done in parts, by all cores at once.
+    A shared load of more than `split` bytes is done in parts, by all cores at once. A step whose instruction is `SIGNAL` sends
+    a signal when what it reads has been written.
     """
 
     def __init__(self, program: Program, cores: int, queues: Queues, memories: Sequence[str], split: int) -> None:
@@ -70,12 +79,16 @@ class CoreSchedule:
     # -- steps ---------------------------------------------------------------------------
 
     def _take(self, step: Step) -> None:
-        if not step.shared:
+        if step.instruction == SIGNAL:
+            item = self._new(step.core, step.queue, None, step.op, True)
+            self._finish(item, self._conflicts(step, step.core, item.number))
+            self._sent.setdefault((item.core, item.queue), []).append(item.number)
+        elif not step.shared:
             self._finish(self._new(step.core, step.queue, step, step.op), self._conflicts(step, step.core, len(self.items) - 1))
-            return
-        for core, part in self._parts(step):
-            item = self._new(core, self.queues.sharing, part, step.op)
-            self._finish(item, self._conflicts(part, core, item.number))
+        else:
+            for core, queue, part in self._parts(step):
+                item = self._new(core, queue, part, step.op)
+                self._finish(item, self._conflicts(part, core, item.number))
 
     def _new(self, core: int, queue: str, step: Step | None, op: int, signal: bool = False) -> Item:
         item = Item(len(self.items), core, queue, step, op, signal)
@@ -90,10 +103,11 @@ class CoreSchedule:
         self._at_start[item.number] = list(self._known[self._queue[item.number]])
         self.order[item.core].append(item)
 
-    def _parts(self, step: Step) -> list[tuple[int, Step]]:
-        """A shared load of one row, as loads of the cores in turn."""
+    def _parts(self, step: Step) -> list[tuple[int, str, Step]]:
+        """A shared load of one row, as loads of all cores and queues in turn."""
         size, everyone = int(step.fields["row_bytes"]), {"multicast": (1 << self.cores) - 1}
-        each = -(-size // self.cores // 64) * 64 if size > self.split else size
+        senders = self.cores * len(self.queues.sharing)
+        each = max(-(-size // senders // 64) * 64, self.split)
         found = []
         for first in range(0, size, each):
             count = min(each, size - first)
@@ -103,8 +117,9 @@ class CoreSchedule:
                 fields[name] = replace(ref, offset=ref.offset + first)
             reads = tuple(Region(r.buffer, r.start + first, count) for r in step.reads)
             writes = tuple(Region(r.buffer, r.start + first, count) for r in step.writes)
-            found.append((self._turn, replace(step, fields=fields, reads=reads, writes=writes)))
-            self._turn = (self._turn + 1) % self.cores
+            core, queue = self._turn % self.cores, self.queues.sharing[self._turn // self.cores]
+            found.append((core, queue, replace(step, engine=queue, fields=fields, reads=reads, writes=writes)))
+            self._turn = (self._turn + 1) % senders
         return found
 
     def _conflicts(self, step: Step, core: int, number: int) -> set[int]:
@@ -140,17 +155,19 @@ class CoreSchedule:
                 self._wait(item, other)
             else:
                 abroad.setdefault(there.core, []).append(other)
+        heard: list[int] = []
+        for core, others in abroad.items():
+            if left := self._unknown(here, others):
+                heard.append(self._relay(core, self.queues.signalling, left, item.op))
+        collected = shared if item.queue in self.queues.listeners else [*shared, *heard]
+        if item.queue in self.queues.listeners:
+            for other in heard:
+                self._wait(item, other)
         if item.queue == self.queues.collector:
             for other in shared:
                 self._wait(item, other)
-        elif left := self._unknown(here, shared):
+        elif left := self._unknown(here, collected):
             self._wait(item, self._relay(item.core, self.queues.collector, left, item.op))
-        for core, others in abroad.items():
-            if left := self._unknown(here, others):
-                signal = self._relay(core, self.queues.signalling, left, item.op)
-                if item.queue not in self.queues.listeners:
-                    signal = self._relay(item.core, self.queues.listeners[0], [signal], item.op)
-                self._wait(item, signal)
 
     def _unknown(self, queue: int, others: list[int]) -> list[int]:
         return [other for other in others if self._known[queue][self._queue[other]] < other]
@@ -191,30 +208,27 @@ class CoreSchedule:
 
         What a queue sends comes in order: who waits for one takes all posts up to it.
         """
+        senders = [*self.queues.sharing, *self.queues.listeners]
         ordinals: dict[int, int] = {}
-        counts: dict[tuple[int, bool], int] = {}
+        counts: dict[tuple[int, str], int] = {}
         taken: dict[tuple[int, int], int] = {}
         pairs: list[dict[tuple[str, str], int]] = [{} for _ in range(self.cores)]
-        first = [0, self.cores, 2 * self.cores]
         for item in self.items:
-            is_shared = item.step is not None and item.step.shared
-            if is_shared or item.signal:
-                ordinals[item.number] = counts[item.core, item.signal] = counts.get((item.core, item.signal), 0) + 1
-                item.posts += [(first[0] + item.core, 1)] if is_shared else [(first[1] + item.core, 1), (first[2] + item.core, 1)]
-        for item in sorted(self.items, key=lambda i: i.number):
+            if item.signal or (item.step is not None and item.step.shared):
+                ordinals[item.number] = counts[item.core, item.queue] = counts.get((item.core, item.queue), 0) + 1
+                names = self.queues.listeners if item.signal else (item.queue,)
+                item.posts += [(senders.index(name) * self.cores + item.core, 1) for name in names]
+        for item in self.items:
             for other in item.on:
                 there = self.items[other]
-                sent = there.signal or (there.step is not None and there.step.shared)
-                local = there.core == item.core
-                if sent and not (local and there.signal):
-                    kind = 0 if not there.signal else 1 + self.queues.listeners.index(item.queue)
-                    semaphore = first[kind] + there.core
+                if other in ordinals and not (there.signal and there.core == item.core):
+                    semaphore = senders.index(item.queue if there.signal else there.queue) * self.cores + there.core
                     before = taken.get((item.core, semaphore), 0)
                     taken[item.core, semaphore] = ordinals[other]
                     item.waits.append((semaphore, ordinals[other] - before))
                 else:
                     pair = (there.queue, item.queue)
-                    semaphore = pairs[item.core].setdefault(pair, 3 * self.cores + len(pairs[item.core]))
+                    semaphore = pairs[item.core].setdefault(pair, len(senders) * self.cores + len(pairs[item.core]))
                     item.waits.append((semaphore, 1))
                     there.posts.append((semaphore, 1))
 

@@ -22,7 +22,7 @@ from .costs import Costs
 from .emit import Emitter
 from .expand.bands import row_shape
 from .expand.context import ACC, CONSTANTS, SRAM
-from .expand.cores import LOADING, SHARING, SIGNAL_BYTES, SIGNALLING, divisible, rows_of, shape_of
+from .expand.cores import LOADING, SHARING, SIGNAL_BYTES, divisible, rows_of, shape_of
 from .isa import Queue
 from .layers import Layer
 from .machine import Machine
@@ -31,7 +31,7 @@ from .rowwise import row_reads, weight_bytes
 
 #: Bytes of weights that are loaded at a time, and of a load that all cores share out.
 CHUNK_BYTES, SPLIT_BYTES = 128 << 10, 4 << 10
-QUEUES = Queues([queue.name for queue in Queue], SHARING, SIGNALLING, "CTL", (LOADING, SHARING))
+QUEUES = Queues([queue.name for queue in Queue], SHARING, LOADING, "CTL")
 
 
 def can_divide(machine: Machine) -> bool:
@@ -104,7 +104,7 @@ def fastest_on_cores(program: Program, machine: Machine, cycles: Callable[[Progr
     steps = list(program.steps)
     capacity = machine.sram_bytes - SIGNAL_BYTES * machine.integer("machine.cores")
     suffixes = ("", *(f".{core}" for core in range(1, machine.integer("machine.cores"))))
-    transfers = [f"{queue}{suffix}" for suffix in suffixes for queue in (LOADING, SHARING, "ST")]
+    transfers = [f"{queue}{suffix}" for suffix in suffixes for queue in (LOADING, *SHARING, "ST")]
     rate = machine["dram.bytes_per_cycle"] * machine["dram.eff"]
     wanted = wanted_starts(program, SRAM, CONSTANTS, transfers, int(capacity * FULL), rate, 2)
     banks = bank_use(program, machine, wanted)

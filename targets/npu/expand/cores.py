@@ -16,6 +16,7 @@ from gadl.passes.plan.division import Division, Range
 from gadl.passes.plan.plan import LayerPlan
 from gadl.passes.plan.program import Buffer, Ref, Region
 from gadl.passes.plan.rows import RowLayer
+from gadl.passes.schedule.cores import SIGNAL
 
 from ..costs import Costs
 from ..layers import Layer
@@ -25,8 +26,8 @@ from .context import Expansion, Tile
 from .copying import CopyDim
 from .group import _kernel, _ReductionKernel, _WindowKernel
 
-#: Queues of loads for one core, of constants for all, and of signals between cores.
-LOADING, SHARING, SIGNALLING = "LD0", "LD1", "LD2"
+#: Queue of loads for one core and of signals between cores, and queues of constants for all.
+LOADING, SHARING = "LD0", ("LD1", "LD2")
 #: Bytes that a signal carries: nobody reads them.
 SIGNAL_BYTES = 16
 
@@ -55,7 +56,7 @@ class CoreExpansion(Expansion):
         fields = {"src": Ref(self.constants, offset), "dst": tile.at(0), "row_bytes": len(raw)}
         core, self.core = self.core, 0
         region = Region(self.constants, offset, len(raw))
-        self.step(SHARING, "LD", fields, [region], [tile.region(0, len(raw))], self.costs.dma(1, len(raw)))
+        self.step(SHARING[0], "LD", fields, [region], [tile.region(0, len(raw))], self.costs.dma(1, len(raw)))
         self.program.steps[-1].shared = True
         self.core = core
         return tile
@@ -116,6 +117,7 @@ class DividedExpansion:
                 self.context.core = core
                 for rows in self.division.stores(id(layer.result), core):
                     self._store(layer.result, core, rows)
+            self._announce(layer.result)
         self.context.core, self.context.dividing = 0, False
 
     def _open(self, value: Value, core: int) -> Live:
@@ -163,6 +165,19 @@ class DividedExpansion:
                     kernel.take(Span(0, shape_of(x).rows), bands[core][id(x)], 1)
                 kernel.rows(Span(low, high - low), bands[core], target)
         self._waiting |= {(result, core) for core in range(self.cores) if self.division.loads(result, core)}
+
+    def _announce(self, value: Value) -> None:
+        """Tell the others that the rows are there that they load."""
+        if not any(self.division.loads(id(value), core) for core in range(self.cores)):
+            return
+        for core in range(self.cores):
+            self.context.core = core
+            reads = []
+            for rows in self.division.stores(id(value), core):
+                _, buffer, offset, extents = self._copied(value, core, rows)
+                reads.append(Region(buffer, offset, sum((n - 1) * memory for n, memory, _ in extents) + value.dtype.size_bytes))
+            if reads:
+                self.context.step(LOADING, SIGNAL, {}, reads, [])
 
     def _store(self, value: Value, core: int, rows: Range) -> None:
         tile, buffer, offset, extents = self._copied(value, core, rows)
