@@ -56,11 +56,14 @@ class CoreSchedule:
     """The items of every core in order. `memories` are those that every core has for itself.
 
     A shared load of more than `split` bytes is done in parts, by all cores at once. A step whose instruction is `SIGNAL` sends
-    a signal when what it reads has been written.
+    a signal when what it reads has been written. Shared loads let those of one core from the memory `first` pass.
     """
 
-    def __init__(self, program: Program, cores: int, queues: Queues, memories: Sequence[str], split: int) -> None:
-        self.cores, self.queues, self.memories, self.split = cores, queues, memories, split
+    def __init__(
+        self, program: Program, cores: int, queues: Queues, memories: Sequence[str], split: int, first: str | None = None
+    ) -> None:
+        self.cores, self.queues, self.memories, self.split, self.first = cores, queues, memories, split, first
+        self._passing: dict[int, int] = {}
         self.items: list[Item] = []
         self.order: list[list[Item]] = [[] for _ in range(cores)]
         self.signals = 0
@@ -84,11 +87,15 @@ class CoreSchedule:
             self._finish(item, self._conflicts(step, step.core, item.number))
             self._sent.setdefault((item.core, item.queue), []).append(item.number)
         elif not step.shared:
-            self._finish(self._new(step.core, step.queue, step, step.op), self._conflicts(step, step.core, len(self.items) - 1))
+            item = self._new(step.core, step.queue, step, step.op)
+            self._finish(item, self._conflicts(step, step.core, item.number))
+            if any(region.buffer.memory == self.first for region in step.reads):
+                self._passing[step.core] = item.number
         else:
             for core, queue, part in self._parts(step):
                 item = self._new(core, queue, part, step.op)
-                self._finish(item, self._conflicts(part, core, item.number))
+                needs = self._conflicts(part, core, item.number)
+                self._finish(item, needs | {self._passing[core]} if core in self._passing else needs)
 
     def _new(self, core: int, queue: str, step: Step | None, op: int, signal: bool = False) -> Item:
         item = Item(len(self.items), core, queue, step, op, signal)

@@ -20,7 +20,7 @@ from .bounds import segment_bounds
 from .container import Binding, Container
 from .costs import Costs
 from .emit import Emitter
-from .cores import divided_plan, fastest_on_cores, schedule
+from .cores import Way, divided_plan, fastest_on_cores, schedule
 from .expand.context import ACC, INPUTS, OUTPUTS, SCRATCH, SRAM, Expansion, Place
 from .expand.cores import CoreExpansion, DividedExpansion
 from .expand.elementwise import ElementwiseExpansion
@@ -103,23 +103,27 @@ class NpuBackend:
 
         emitter = Emitter()
 
-        def packed(arranged: Program) -> tuple[Container, int]:
-            if several:
-                made = schedule(arranged, self.machine)
+        def packed(arranged: Program, way: Way | None = None) -> tuple[Container, int]:
+            if way is not None:
+                made = schedule(arranged, self.machine, way)
                 codes, count = made.codes(emitter), made.waits
             else:
                 waits = find_waits(arranged)
                 codes, count = [emitter.code(arranged, waits)], len(waits)
             return Container(self.machine, codes, bytes(context.blob), sizes, inputs, outputs, description), count
 
-        def cycles(arranged: Program) -> float:
-            container, _ = packed(arranged)
+        def cycles(arranged: Program, way: Way | None = None) -> float:
+            container, _ = packed(arranged, way)
             return float(_sim.simulate(container.to_bytes(), {}, functional=False, races=False)["cycles"])
 
         description: dict[str, Any] = {"machine": self.machine.name}
-        took = (fastest_on_cores if several else fastest)(program, self.machine, cycles)
+        way: Way | None = None
+        if several:
+            took, way = fastest_on_cores(program, self.machine, cycles)
+        else:
+            took = fastest(program, self.machine, cycles)
         description |= describe(program, layers, segment, self.machine)
-        container, waits = packed(program)
+        container, waits = packed(program, way)
         code = container.to_bytes()
         bounds = segment_bounds(self.machine, layers, segment)
         report: dict[str, Any] = {

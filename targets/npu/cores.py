@@ -21,7 +21,7 @@ from .bounds import windows_of
 from .costs import Costs
 from .emit import Emitter
 from .expand.bands import row_shape
-from .expand.context import ACC, CONSTANTS, SRAM
+from .expand.context import ACC, CONSTANTS, INPUTS, SRAM
 from .expand.cores import LOADING, SHARING, SIGNAL_BYTES, divisible, rows_of, shape_of
 from .isa import Queue
 from .layers import Layer
@@ -31,7 +31,18 @@ from .rowwise import row_reads, weight_bytes
 
 #: Bytes of weights that are loaded at a time, and of a load that all cores share out.
 CHUNK_BYTES, SPLIT_BYTES = 128 << 10, 4 << 10
-QUEUES = Queues([queue.name for queue in Queue], SHARING, LOADING, "CTL")
+
+
+@dataclass(frozen=True)
+class Way:
+    """How constants come: queues of each core that load them, and whether they let the inputs pass."""
+
+    queues: int
+    inputs_first: bool
+
+
+#: More queues fill the memory better; fewer leave more of it to what the computation waits for.
+WAYS = tuple(Way(queues, first) for queues in range(1, len(SHARING) + 1) for first in (False, True))
 
 
 def can_divide(machine: Machine) -> bool:
@@ -99,8 +110,11 @@ def _exchange(costs: Costs, run: Sequence[Layer], case: Case) -> bool:
     return moved / rate <= again / rate + compute
 
 
-def fastest_on_cores(program: Program, machine: Machine, cycles: Callable[[Program], float]) -> float:
-    """Leave `program` in the arrangement that takes the least cycles; returns these."""
+def fastest_on_cores(program: Program, machine: Machine, cycles: Callable[[Program, Way], float]) -> tuple[float, Way]:
+    """Leave `program` in the arrangement that takes the least cycles; returns these, and how constants come.
+
+    The arrangements are compared in one way, and the ways on the best arrangement.
+    """
     steps = list(program.steps)
     capacity = machine.sram_bytes - SIGNAL_BYTES * machine.integer("machine.cores")
     suffixes = ("", *(f".{core}" for core in range(1, machine.integer("machine.cores"))))
@@ -129,7 +143,10 @@ def fastest_on_cores(program: Program, machine: Machine, cycles: Callable[[Progr
         if not found and problem is not None:
             raise problem
 
-    return keep_fastest(program, arrangements(), cycles)
+    took = {WAYS[-1]: keep_fastest(program, arrangements(), lambda arranged: cycles(arranged, WAYS[-1]))}
+    took |= {way: cycles(program, way) for way in WAYS[:-1]}
+    best = min(took, key=lambda way: took[way])
+    return took[best], best
 
 
 @dataclass(frozen=True)
@@ -151,8 +168,9 @@ class CodeOfCores:
         ]  # fmt: skip
 
 
-def schedule(program: Program, machine: Machine) -> CodeOfCores:
+def schedule(program: Program, machine: Machine, way: Way) -> CodeOfCores:
     """Synchronise an arranged program."""
     cores = machine.integer("machine.cores")
-    made = CoreSchedule(program, cores, QUEUES, (SRAM, ACC), SPLIT_BYTES)
+    queues = Queues([queue.name for queue in Queue], SHARING[: way.queues], LOADING, "CTL")
+    made = CoreSchedule(program, cores, queues, (SRAM, ACC), SPLIT_BYTES, INPUTS if way.inputs_first else None)
     return CodeOfCores(made.order, machine.sram_bytes - SIGNAL_BYTES * cores, sum(len(item.on) for item in made.items))
