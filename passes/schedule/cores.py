@@ -4,8 +4,8 @@
 Every core has its own on-chip memories with the same buffers at the same addresses, and its own in-order queues. A shared
 step writes on all cores and posts there. Nothing else reaches another core but a signal: a tiny shared load that a core sends
 when some of its steps are done, so that cores wait for each other only where one needs what another has done, never all
-together. A core takes the posts of shared steps on one queue, the collector, and signals on that and on the queue that sends
-them; other queues wait for the collector. As on one core, a wait is left out when another implies it.
+together. A core takes the posts of shared steps on one queue, the collector, and signals on that and on the queue that loads
+for it alone; other queues wait for the collector. As on one core, a wait is left out when another implies it.
 """
 
 from __future__ import annotations
@@ -29,12 +29,13 @@ class Queues:
     names: Sequence[str]
     sharing: Sequence[str]
     signalling: str
+    loading: str
     collector: str
 
     @property
     def listeners(self) -> tuple[str, str]:
         """The queues that take signals."""
-        return self.signalling, self.collector
+        return self.loading, self.collector
 
 
 @dataclass(slots=True)
@@ -83,7 +84,7 @@ class CoreSchedule:
 
     def _take(self, step: Step) -> None:
         if step.instruction == SIGNAL:
-            item = self._new(step.core, step.queue, None, step.op, True)
+            item = self._new(step.core, self.queues.signalling, None, step.op, True)
             self._finish(item, self._conflicts(step, step.core, item.number))
             self._sent.setdefault((item.core, item.queue), []).append(item.number)
         elif not step.shared:

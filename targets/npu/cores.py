@@ -41,7 +41,7 @@ class Way:
     inputs_first: bool
 
 
-#: More queues fill the memory better; fewer leave more of it to what the computation waits for.
+#: More queues fill the memory better; fewer leave more of it to what the computation waits for, and a queue to signals.
 WAYS = tuple(Way(queues, first) for queues in range(1, len(SHARING) + 1) for first in (False, True))
 
 
@@ -171,6 +171,6 @@ class CodeOfCores:
 def schedule(program: Program, machine: Machine, way: Way) -> CodeOfCores:
     """Synchronise an arranged program."""
     cores = machine.integer("machine.cores")
-    queues = Queues([queue.name for queue in Queue], SHARING[: way.queues], LOADING, "CTL")
+    queues = Queues([queue.name for queue in Queue], SHARING[: way.queues], LOADING if way.queues > 1 else SHARING[1], LOADING, "CTL")
     made = CoreSchedule(program, cores, queues, (SRAM, ACC), SPLIT_BYTES, INPUTS if way.inputs_first else None)
     return CodeOfCores(made.order, machine.sram_bytes - SIGNAL_BYTES * cores, sum(len(item.on) for item in made.items))
