@@ -39,9 +39,9 @@ def owned(rows: int, cores: int) -> list[Range]:
 
 @dataclass(frozen=True)
 class Case:
-    """What a decision on exchanging a value rests on: its layer, and per core the rows that are needed and owned."""
+    """What a decision on exchanging a value rests on: the value, and per core the rows that are needed and owned."""
 
-    layer: int
+    value: int
     needed: list[Range]
     owned: list[Range]
 
@@ -50,12 +50,14 @@ class Division:
     """The rows of each value on each core; `heights` gives the rows of all values.
 
     `stored` are values that must reach memory whole. `exchange` decides for each value of which some core needs rows that it
-    does not own, from the last layer to the first.
+    does not own, from the last layer to the first. `spread` values have one row, of which every core makes a part and none has
+    all: whoever needs it loads it.
     """
 
     def __init__(
-        self, layers: Sequence[RowLayer], heights: Mapping[int, int], cores: int, stored: Set[int], exchange: Callable[[Case], bool]
-    ) -> None:
+        self, layers: Sequence[RowLayer], heights: Mapping[int, int], cores: int, stored: Set[int], exchange: Callable[[Case], bool],
+        spread: Set[int] = frozenset(),
+    ) -> None:  # fmt: skip
         self.cores, self.heights, self.stored = cores, heights, stored
         self.needed: dict[int, list[Range]] = {}
         self.made: dict[int, list[Range]] = {}
@@ -64,14 +66,16 @@ class Division:
             value = layers[index].result
             own = owned(heights[value], cores)
             need = self.needed.setdefault(value, [NONE] * cores)
-            if any(without(n, o) for n, o in zip(need, own)) and exchange(Case(index, list(need), own)):
+            if value in spread:
+                self.made[value] = [NONE] * cores
+            elif any(without(n, o) for n, o in zip(need, own)) and exchange(Case(value, list(need), own)):
                 self.exchanged.add(value)
                 self.made[value] = own
             else:
                 self.made[value] = [hull(n, o) if value in stored else n for n, o in zip(need, own)]
             for read, rows in layers[index].reads:
                 theirs = self.needed.setdefault(read, [NONE] * cores)
-                for core, (low, high) in enumerate(self.made[value]):
+                for core, (low, high) in enumerate([(0, 1)] * cores if value in spread else self.made[value]):
                     if high > low:
                         theirs[core] = hull(theirs[core], (int(rows.low[low]), int(rows.high[high - 1])))
 

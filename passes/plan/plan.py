@@ -33,7 +33,7 @@ class LayerPlan:
     chunk of output channels whose weights are loaded at a time (0: all), and the group decides on rows. `kept`: the result
     stays on chip, whole, until its last reader has run, for later groups; who cannot read it there finds it in memory.
     `exchanged`: where several cores divide the rows, they pass those that others need through memory; otherwise each core
-    computes all that it needs.
+    computes all that it needs. `spread`: cores divide the chunks of channels of a result of one row, and pass them through memory.
     """
 
     ops: tuple[int, ...]
@@ -43,6 +43,7 @@ class LayerPlan:
     weights_resident: bool = True
     kept: bool = False
     exchanged: bool = False
+    spread: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def _plain(group: GroupPlan) -> dict[str, Any]:
     if group.cores == 1:
         del data["cores"]
         for layer in data["layers"]:
-            del layer["exchanged"]
+            del layer["exchanged"], layer["spread"]
     return data
 
 
@@ -101,4 +102,5 @@ def _layer(data: dict[str, Any]) -> LayerPlan:
         bool(data["weights_resident"]),
         bool(data["kept"]),
         bool(data.get("exchanged", False)),
+        bool(data.get("spread", False)),
     )

@@ -20,9 +20,8 @@ from .arrange import FULL, POLICIES, keep_fastest
 from .bounds import windows_of
 from .costs import Costs
 from .emit import Emitter
-from .expand.bands import row_shape
 from .expand.context import ACC, CONSTANTS, INPUTS, SRAM
-from .expand.cores import LOADING, SHARING, SIGNAL_BYTES, divisible, rows_of, shape_of
+from .expand.cores import LOADING, SHARING, SIGNAL_BYTES, divisible, may_spread, rows_of, shape_of
 from .isa import Queue
 from .layers import Layer
 from .machine import Machine
@@ -77,17 +76,25 @@ def _divided(costs: Costs, run: Sequence[Layer], returned: set[int]) -> GroupPla
     ops = {id(op) for layer in run for op in (layer.op, layer.lut)}
     stored = {id(m.result) for m in run if id(m.result) in returned or any(id(u) not in ops for u in m.result.users)}
     cores, unit = costs.machine.integer("machine.cores"), costs.machine.integer("mma.shape.1")
-    division = Division(*rows_of(run), cores, stored, lambda case: _exchange(costs, run, case))
-    plans = (LayerPlan(m.ops, channels=_chunk(m, unit), kept=True, exchanged=id(m.result) in division.exchanged) for m in run)
+    spread = {id(m.result) for m in run if may_spread(m) and weight_bytes(m) > CHUNK_BYTES}
+    division = Division(*rows_of(run, cores), cores, stored, lambda case: _exchange(costs, run, case), spread)
+    plans = (
+        LayerPlan(
+            m.ops, channels=_chunk(m, unit, cores if id(m.result) in spread else 1), kept=True,
+            exchanged=id(m.result) in division.exchanged, spread=id(m.result) in spread,
+        )
+        for m in run
+    )  # fmt: skip
     return GroupPlan(tuple(plans), 1, cores)
 
 
-def _chunk(layer: Layer, unit: int) -> int:
-    """Output channels whose weights are loaded at a time, a multiple of `unit`; 0: all."""
-    shape, weights = row_shape(layer.result), weight_bytes(layer)
-    if shape is None or layer.op.name not in ("conv", "linear") or weights <= CHUNK_BYTES:
+def _chunk(layer: Layer, unit: int, parts: int) -> int:
+    """Output channels whose weights are loaded at a time, a multiple of `unit`, for at least `parts` of them; 0: all."""
+    shape, weights = shape_of(layer.result), weight_bytes(layer)
+    if layer.op.name not in ("conv", "linear") or (weights <= CHUNK_BYTES and parts == 1):
         return 0
-    return max(unit, shape.channels * CHUNK_BYTES // weights // unit * unit)
+    most = -(-shape.channels // parts // unit) * unit
+    return min(most, max(unit, shape.channels * CHUNK_BYTES // weights // unit * unit))
 
 
 def _exchange(costs: Costs, run: Sequence[Layer], case: Case) -> bool:
@@ -95,7 +102,9 @@ def _exchange(costs: Costs, run: Sequence[Layer], case: Case) -> bool:
 
     These need rows of the operands in turn, which are counted as passed through memory.
     """
-    layer, machine = run[case.layer], costs.machine
+    layer, machine = next((m for m in run if id(m.result) == case.value), None), costs.machine
+    if layer is None:
+        return True  # partial results
     rate = machine["dram.bytes_per_cycle"] * machine["dram.eff"]
     mine = {id(m.result) for m in run}
     moved = 2.0 * shape_of(layer.result).row_bytes * sum(h - l for n, o in zip(case.needed, case.owned) for l, h in without(n, o))

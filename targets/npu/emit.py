@@ -59,11 +59,14 @@ class Emitter:
         """The code of one of several cores, ended by END; `signal` are the fields of a signal's load."""
         out = bytearray()
         for item in items:
-            waits = [(s, min(MOST_COUNT, n - first)) for s, n in item.waits for first in range(0, n, MOST_COUNT)]
+            waits, queue = [], Queue[item.queue]
+            for semaphore, count in item.waits:
+                for _ in range((count - 1) // MOST_COUNT):
+                    out += Instruction("WAIT", queue, {}, [(semaphore, MOST_COUNT)], (), item.op).encode()
+                waits.append((semaphore, (count - 1) % MOST_COUNT + 1))
             if item.step is not None:
                 out += self._step(item.step, waits, item.posts)
                 continue
-            queue = Queue[item.queue]
             while len(waits) > MOST_WAITS:
                 out += Instruction("WAIT", queue, {}, waits[:MOST_WAITS], (), item.op).encode()
                 waits = waits[MOST_WAITS:]

@@ -43,7 +43,7 @@ def divided_at_random(data: st.DataObject, layers: list[Layer]) -> Plan:
             continue
         if data.draw(st.integers(0, 5)) == 0:
             close()
-        run.append(LayerPlan(layer.ops, channels=data.draw(st.sampled_from((0, 0, 5, 16))), exchanged=data.draw(st.booleans())))
+        run.append(LayerPlan(layer.ops, channels=data.draw(st.sampled_from((0, 0, 5, 16))), exchanged=data.draw(st.booleans()), spread=data.draw(st.booleans())))
     close()
     return Plan(tuple(groups))
 
