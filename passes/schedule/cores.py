@@ -17,7 +17,6 @@ from gadl.passes.plan.program import Program, Region, Step
 
 from .synchronize import _AccessMap
 
-
 #: The instruction of a step that tells other cores, when its engine reaches it, that what it reads has been written.
 SIGNAL = "SIGNAL"
 

@@ -18,9 +18,9 @@ from gadl.targets.base import DeviceProgram, Segment
 from .arrange import fastest
 from .bounds import segment_bounds
 from .container import Binding, Container
+from .cores import Way, divided_plan, fastest_on_cores, schedule
 from .costs import Costs
 from .emit import Emitter
-from .cores import Way, divided_plan, fastest_on_cores, schedule
 from .expand.context import ACC, INPUTS, OUTPUTS, SCRATCH, SRAM, Expansion, Place
 from .expand.cores import CoreExpansion, DividedExpansion
 from .expand.elementwise import ElementwiseExpansion
@@ -38,6 +38,8 @@ from .profile import describe
 BUDGET = 0.9
 #: What remains of the budget when a layer by itself found no place, and how often planning is tried.
 TIGHTER, MOST_ATTEMPTS = 0.8, 12
+#: Cycles over LBgeo from which a program of several cores is compared with one for one core.
+ENOUGH = 2.0
 #: Alignment of tensors in DRAM.
 DRAM_ALIGNMENT = 64
 
@@ -61,11 +63,36 @@ class NpuBackend:
                 raise self._too_large(layers, error) from error
         returned = {id(v) for v in segment.outputs}
         planner = Planner(costs, int(self.machine.sram_bytes * BUDGET))
-        if (divided := divided_plan(planner, layers, returned)) is not None:
+        divided = self._on_cores(segment, layers, planner)
+        if divided is not None and divided.report["simulated_cycles"] <= ENOUGH * divided.report["lbgeo_cycles"]:
+            return divided
+        try:
+            single = self._on_one_core(segment, layers, planner, returned)
+        except GadlError:
+            if divided is None:
+                raise
+            return divided
+        both = (single,) if divided is None else (divided, single)
+        return min(both, key=lambda made: float(made.report["simulated_cycles"]))
+
+    def _on_cores(self, segment: Segment, layers: list[Layer], planner: Planner) -> DeviceProgram | None:
+        """With rows divided among cores; values pass through memory before a layer that found no room on chip."""
+        returned = {id(v) for v in segment.outputs}
+        cuts: set[int] = set()
+        for _ in range(MOST_ATTEMPTS):
+            plan = divided_plan(planner, layers, returned, cuts)
+            if plan is None:
+                return None
             try:
-                return self._build(segment, layers, divided, costs)
-            except AllocationError:
-                pass  # what one core holds at a time is more than it has room for
+                return self._build(segment, layers, plan, planner.costs)
+            except AllocationError as error:
+                if error.op in cuts or error.op == 0:
+                    return None
+                cuts.add(error.op)
+        return None
+
+    def _on_one_core(self, segment: Segment, layers: list[Layer], planner: Planner, returned: set[int]) -> DeviceProgram:
+        costs = planner.costs
         refused: list[Refused] = []
         for _ in range(MOST_ATTEMPTS):
             chosen = planner.grouped(layers, returned, refused)

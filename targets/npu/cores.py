@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 
 from gadl.compiler.diag import GadlError
@@ -50,21 +50,23 @@ def can_divide(machine: Machine) -> bool:
     return cores > 1 and machine["noc.multicast"] > 0 and machine["noc.bytes_per_cycle"] > 0 and machine.load_queues >= 3
 
 
-def divided_plan(planner: Planner, layers: Sequence[Layer], returned: set[int]) -> Plan | None:
-    """A plan in which cores divide the rows of all layers that run by rows; None where it is not possible or worth it."""
+def divided_plan(planner: Planner, layers: Sequence[Layer], returned: set[int], cuts: Set[int] = frozenset()) -> Plan | None:
+    """A plan in which cores divide the rows of all layers that run by rows; None where that is not possible.
+
+    All values stay on chip within a run of layers; at `cuts`, the indices of layers, they pass through memory.
+    """
     machine = planner.costs.machine
     if not can_divide(machine) or not any(divisible(layer) for layer in layers):
         return None
     groups: list[GroupPlan] = []
     run: list[Layer] = []
     for layer in (*layers, None):
-        if layer is not None and divisible(layer):
-            run.append(layer)
-            continue
-        if run:
+        if run and (layer is None or layer.index in cuts or not divisible(layer)):
             groups.append(_divided(planner.costs, run, returned))
             run = []
-        if layer is not None:
+        if layer is not None and divisible(layer):
+            run.append(layer)
+        elif layer is not None:
             try:
                 groups += planner.plan([layer]).groups
             except GadlError:
@@ -107,14 +109,14 @@ def _exchange(costs: Costs, run: Sequence[Layer], case: Case) -> bool:
         return True  # partial results
     rate = machine["dram.bytes_per_cycle"] * machine["dram.eff"]
     mine = {id(m.result) for m in run}
-    moved = 2.0 * shape_of(layer.result).row_bytes * sum(h - l for n, o in zip(case.needed, case.owned) for l, h in without(n, o))
+    moved = 2.0 * shape_of(layer.result).row_bytes * sum(high - low for n, o in zip(case.needed, case.owned) for low, high in without(n, o))
     again = 0.0
     for value, rows in row_reads(layer) or ():
         for need, own in zip(case.needed, case.owned):
-            wanted, there = ((int(rows.low[l]), int(rows.high[h - 1])) if h > l else (0, 0) for l, h in (need, own))
-            extra = sum(h - l for l, h in without(wanted, there))
+            wanted, there = ((int(rows.low[low]), int(rows.high[high - 1])) if high > low else (0, 0) for low, high in (need, own))
+            extra = sum(high - low for low, high in without(wanted, there))
             again += extra * shape_of(value).row_bytes * (2 if id(value) in mine else 1)
-    added = max(h - l for l, h in case.needed) - max(h - l for l, h in case.owned)
+    added = max(high - low for low, high in case.needed) - max(high - low for low, high in case.owned)
     compute = sum(w.batch * costs.mma(w, 1, w.ow, w.oc, layer.op.inputs[0].dtype) for w, _ in windows_of(layer)) * max(0, added)
     return moved / rate <= again / rate + compute
 
