@@ -69,7 +69,7 @@ def _lanes(
     performance: Performance, profiles: Sequence[ProgramProfile], number: Mapping[tuple[int, int], int]
 ) -> tuple[list[dict[str, Any]], bool]:
     """A lane per queue: its name, role, and blocks as flat [gap to the block before, length, layer] triples."""
-    parts: dict[str, tuple[Role, list[np.ndarray]]] = {}
+    parts: dict[str, tuple[Role, list[np.ndarray[Any, np.dtype[Any]]]]] = {}
     at, count = 0.0, 0
     for segment, profile in enumerate(profiles):
         trace = profile.trace
@@ -90,7 +90,7 @@ def _lanes(
     return [{"name": name, "role": role.value, "blocks": _packed(blocks)} for name, (role, blocks) in lanes.items()], joined
 
 
-def join_blocks(blocks: np.ndarray, width: int) -> np.ndarray:
+def join_blocks(blocks: np.ndarray[Any, np.dtype[Any]], width: int) -> np.ndarray[Any, np.dtype[Any]]:
     """Blocks [start, end, layer] that start in the same `width` cycles become one.
 
     It is as long as they are together, so that density keeps its look, and of the layer that has most of it.
@@ -107,7 +107,7 @@ def join_blocks(blocks: np.ndarray, width: int) -> np.ndarray:
     return np.stack([start[first], start[first] + busy, pairs[order[last], 1]], axis=1)
 
 
-def _packed(blocks: np.ndarray) -> list[int]:
+def _packed(blocks: np.ndarray[Any, np.dtype[Any]]) -> list[int]:
     start, end = blocks[:, 0], blocks[:, 1]
     gaps = start - np.concatenate(([0], end[:-1]))
     found: list[int] = np.stack([gaps, end - start, blocks[:, 2]], axis=1).reshape(-1).tolist()

@@ -32,6 +32,8 @@ class LayerPlan:
     of `rows` and `channels`; `weights_resident`: all weights stay on chip for the whole layer. In a group `channels` is the
     chunk of output channels whose weights are loaded at a time (0: all), and the group decides on rows. `kept`: the result
     stays on chip, whole, until its last reader has run, for later groups; who cannot read it there finds it in memory.
+    `exchanged`: where several cores divide the rows, they pass those that others need through memory; otherwise each core
+    computes all that it needs. `spread`: cores divide the chunks of channels of a result of one row, and pass them through memory.
     """
 
     ops: tuple[int, ...]
@@ -40,14 +42,20 @@ class LayerPlan:
     order: LoopOrder = LoopOrder.ROWS
     weights_resident: bool = True
     kept: bool = False
+    exchanged: bool = False
+    spread: bool = False
 
 
 @dataclass(frozen=True)
 class GroupPlan:
-    """Layers that run together in `iterations` over rows, intermediates on chip (0: one layer from memory to memory)."""
+    """Layers that run together in `iterations` over rows, intermediates on chip (0: one layer from memory to memory).
+
+    `cores` divide the rows of every layer where there are several; then all runs in one iteration.
+    """
 
     layers: tuple[LayerPlan, ...]
     iterations: int = 0
+    cores: int = 1
 
 
 @dataclass(frozen=True)
@@ -58,7 +66,7 @@ class Plan:
 
     def to_json(self) -> str:
         """The text form, stable for hashing and logs."""
-        return json.dumps(asdict(self), sort_keys=True, default=lambda e: e.value, separators=(",", ":"))
+        return json.dumps({"groups": [_plain(g) for g in self.groups]}, sort_keys=True, default=lambda e: e.value, separators=(",", ":"))
 
     @staticmethod
     def from_json(text: str) -> Plan:
@@ -71,8 +79,18 @@ class Plan:
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
 
 
+def _plain(group: GroupPlan) -> dict[str, Any]:
+    """A group as data; what only several cores need is left out of plans for one."""
+    data = asdict(group)
+    if group.cores == 1:
+        del data["cores"]
+        for layer in data["layers"]:
+            del layer["exchanged"], layer["spread"]
+    return data
+
+
 def _group(data: dict[str, Any]) -> GroupPlan:
-    return GroupPlan(tuple(_layer(layer) for layer in data["layers"]), int(data["iterations"]))
+    return GroupPlan(tuple(_layer(layer) for layer in data["layers"]), int(data["iterations"]), int(data.get("cores", 1)))
 
 
 def _layer(data: dict[str, Any]) -> LayerPlan:
@@ -83,4 +101,6 @@ def _layer(data: dict[str, Any]) -> LayerPlan:
         LoopOrder(data["order"]),
         bool(data["weights_resident"]),
         bool(data["kept"]),
+        bool(data.get("exchanged", False)),
+        bool(data.get("spread", False)),
     )

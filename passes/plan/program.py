@@ -52,6 +52,7 @@ class Step:
 
     `payload` is the target's instruction: a name and fields whose values may be `Ref`. `cycles` is the analytic cost, `op`
     the index of the segment's op that it belongs to; `early` steps only bring data nearer, and may come as soon as they can.
+    Engines of another core than the first are named with its number behind a dot; `shared` steps write on every core.
     """
 
     engine: str
@@ -62,6 +63,17 @@ class Step:
     op: int
     cycles: int = 0
     early: bool = False
+    shared: bool = False
+
+    @property
+    def core(self) -> int:
+        """The core whose engine runs the step."""
+        return int(self.engine.partition(".")[2] or 0)
+
+    @property
+    def queue(self) -> str:
+        """The engine's name within its core."""
+        return self.engine.partition(".")[0]
 
 
 @dataclass(slots=True)

@@ -48,6 +48,8 @@ def bank_use(program: Program, machine: Machine, wanted: Mapping[int, int]) -> B
     transfers: list[tuple[int, float, Buffer]] = []
     for index, step in enumerate(program.steps):
         cycles = max(1, step.cycles)
+        if step.core and not step.shared:
+            continue  # what the first core does, the others do at the same addresses
         if step.engine == "MMA" and step.instruction != "EPI":
             product = _product(step, cycles, machine.integer("mma.shape.1"))
             pairs.meet(product[:1], product[1:], cycles)

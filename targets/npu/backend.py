@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +19,11 @@ from gadl.targets.base import DeviceProgram, Segment
 from .arrange import Arrangements
 from .bounds import segment_bounds
 from .container import Binding, Container
+from .cores import Way, divided_plan, fastest_on_cores, schedule
 from .costs import Costs
 from .emit import Emitter
 from .expand.context import ACC, INPUTS, OUTPUTS, SCRATCH, SRAM, Expansion, Place
+from .expand.cores import CoreExpansion, DividedExpansion
 from .expand.elementwise import ElementwiseExpansion
 from .expand.group import GroupExpansion, may_keep
 from .expand.matmul import expand_matmul
@@ -38,6 +41,8 @@ BUDGETS = (0.9, 0.96, 0.62)
 MOST_STEPS = 12_000
 #: What remains of the budget when a layer by itself found no place, and how often planning is tried.
 TIGHTER, MOST_ATTEMPTS = 0.8, 12
+#: Cycles over LBgeo from which a program of several cores is compared with one for one core.
+ENOUGH = 2.0
 #: Alignment of tensors in DRAM.
 DRAM_ALIGNMENT = 64
 
@@ -60,11 +65,40 @@ class NpuBackend:
                 return _Build(segment, layers, plan, costs).finish()
             except AllocationError as error:
                 raise self._too_large(layers, error) from error
+        planner = Planner(costs, int(self.machine.sram_bytes * BUDGETS[0]))
+        divided = self._on_cores(segment, layers, planner) if groups else None
+        if divided is not None and divided.report["simulated_cycles"] <= ENOUGH * divided.report["lbgeo_cycles"]:
+            return divided
+        try:
+            single = self._on_one_core(segment, layers, planner, groups)
+        except GadlError:
+            if divided is None:
+                raise
+            return divided
+        both = (single,) if divided is None else (divided, single)
+        return min(both, key=lambda made: float(made.report["simulated_cycles"]))
+
+    def _on_cores(self, segment: Segment, layers: list[Layer], planner: Planner) -> DeviceProgram | None:
+        """With rows divided among cores; values pass through memory before a layer that found no room on chip."""
+        returned = {id(v) for v in segment.outputs}
+        cuts: set[int] = set()
+        for _ in range(MOST_ATTEMPTS):
+            plan = divided_plan(planner, layers, returned, cuts)
+            if plan is None:
+                return None
+            try:
+                return _Build(segment, layers, plan, planner.costs).finish()
+            except AllocationError as error:
+                if error.op in cuts or error.op == 0:
+                    return None
+                cuts.add(error.op)
+        return None
+
+    def _on_one_core(self, segment: Segment, layers: list[Layer], planner: Planner, groups: bool) -> DeviceProgram:
+        costs, returned = planner.costs, {id(v) for v in segment.outputs}
         drafts = self._drafts(segment, layers, costs) if groups else []
         if drafts:
-            return min(drafts, key=lambda build: build.arrangements.least).finish()
-        returned = {id(v) for v in segment.outputs}
-        planner = Planner(costs, int(self.machine.sram_bytes * BUDGETS[0]))
+            return min(drafts, key=lambda build: build.least).finish()
         refused: list[Refused] = []
         for _ in range(MOST_ATTEMPTS):
             chosen = planner.grouped(layers, returned, refused) if groups else planner.plan(layers)
@@ -86,7 +120,7 @@ class NpuBackend:
                 plan = Planner(costs, int(self.machine.sram_bytes * share)).grouped(layers, {id(v) for v in segment.outputs})
                 if plan not in found:
                     build = _Build(segment, layers, plan, costs)
-                    build.arrangements.draft()
+                    build.draft()
                     found[plan] = build
                     if len(build.program.steps) > MOST_STEPS:
                         break
@@ -106,30 +140,47 @@ class _Build:
 
     def __init__(self, segment: Segment, layers: list[Layer], plan: Plan, costs: Costs) -> None:
         self.segment, self.layers, self.plan, self.machine = segment, layers, plan, costs.machine
-        self.context = Expansion(costs, [f"LD{i}" for i in range(self.machine.load_queues)])
+        self.several = max((group.cores for group in plan.groups), default=1) > 1
+        self.context = CoreExpansion(costs) if self.several else Expansion(costs, [f"LD{i}" for i in range(self.machine.load_queues)])
         self.inputs, input_bytes = _bind(self.context, segment.inputs, INPUTS)
         self.outputs, output_bytes = _bind(self.context, segment.outputs, OUTPUTS)
         _place_values(self.context, layers, {id(v) for v in segment.outputs})
         _expand(self.context, layers, plan, segment)
         self.program = self.context.program
-        allocate(self.program, SCRATCH, 1 << 34, Reuse.LOWEST)
+        if self.several:
+            _apart(self.program, SCRATCH)
+        else:
+            allocate(self.program, SCRATCH, 1 << 34, Reuse.LOWEST)
         allocate(self.program, ACC, self.machine.acc_bytes)
         self.regions = {1: input_bytes, 2: output_bytes, 3: _end(self.program, SCRATCH)}
         self.emitter = Emitter()
-        self.arrangements = Arrangements(self.program, self.machine, self._cycles)
+        self.arrangements = None if self.several else Arrangements(self.program, self.machine, self._cycles)
+
+    def draft(self) -> None:
+        """Try one arrangement; `AllocationError` when none fits."""
+        if self.arrangements is not None:
+            self.arrangements.draft()
+
+    @property
+    def least(self) -> float:
+        """The least cycles of what was tried."""
+        return math.inf if self.arrangements is None else self.arrangements.least
 
     def finish(self) -> DeviceProgram:
         """The program in its fastest arrangement; `AllocationError` when none fits."""
-        took = self.arrangements.all()
-        program = self.program
+        program, way = self.program, None
+        if self.arrangements is None:
+            took, way = fastest_on_cores(program, self.machine, self._cycles)
+        else:
+            took = self.arrangements.all()
         description = {"machine": self.machine.name} | describe(program, self.layers, self.segment, self.machine)
-        container, waits = self._packed(program, description)
+        container, waits = self._packed(program, description, way)
         bounds = segment_bounds(self.machine, self.layers, self.segment)
         report: dict[str, Any] = {
             **bounds,
             "steps": len(program.steps),
             "waits": waits,
-            "code_bytes": len(container.cores[0]),
+            "code_bytes": sum(map(len, container.cores)),
             "constant_bytes": len(self.context.blob),
             "weights_raw_bytes": self.context.raw_bytes,
             "weights_compressed_bytes": self.context.stored_bytes,
@@ -141,20 +192,32 @@ class _Build:
         debug = tuple((f"{layer.op.name} {layer.name}", str(layer.op.loc)) for layer in self.layers)
         return DeviceProgram(container.to_bytes(), self.plan.to_json(), report, debug)
 
-    def _cycles(self, arranged: Program) -> float:
-        container, _ = self._packed(arranged, {})
+    def _cycles(self, arranged: Program, way: Way | None = None) -> float:
+        container, _ = self._packed(arranged, {}, way)
         return float(_sim.simulate(container.to_bytes(), {}, functional=False, races=False)["cycles"])
 
-    def _packed(self, program: Program, description: dict[str, Any]) -> tuple[Container, int]:
-        waits = find_waits(program)
-        code = self.emitter.code(program, waits)
-        blob = bytes(self.context.blob)
-        return Container(self.machine, [code], blob, self.regions, self.inputs, self.outputs, description), len(waits)
+    def _packed(self, program: Program, description: dict[str, Any], way: Way | None = None) -> tuple[Container, int]:
+        if way is not None:
+            made = schedule(program, self.machine, way)
+            codes, count = made.codes(self.emitter), made.waits
+        else:
+            waits = find_waits(program)
+            codes, count = [self.emitter.code(program, waits)], len(waits)
+        return Container(self.machine, codes, bytes(self.context.blob), self.regions, self.inputs, self.outputs, description), count
 
 
 def _end(program: Program, memory: str) -> int:
     """Bytes of a memory from its start to the end of the last buffer."""
     return max((b.address + b.size for b in program.buffers if b.memory == memory and b.address is not None), default=0)
+
+
+def _apart(program: Program, memory: str) -> None:
+    """Give every buffer of a memory bytes of its own: cores that share none wait less for each other."""
+    at = 0
+    for buffer in program.buffers:
+        if buffer.memory == memory and buffer.address is None:
+            buffer.address = at
+            at += -(-buffer.size // DRAM_ALIGNMENT) * DRAM_ALIGNMENT
 
 
 def _bind(context: Expansion, values: tuple[Value, ...], memory: str) -> tuple[list[Binding], int]:
@@ -237,10 +300,15 @@ def _expand(context: Expansion, layers: list[Layer], plan: Plan, segment: Segmen
     """Expand every group; a result is stored when somebody reads it who does not find it on chip."""
     returned = {id(v) for v in segment.outputs}
     by_op = {layer.ops[0]: layer for layer in layers}
-    by_rows = {id(op) for g in plan.groups if g.iterations for p in g.layers for op in (by_op[p.ops[0]].op, by_op[p.ops[0]].lut)}
+    by_rows = {id(op) for g in plan.groups if g.iterations and g.cores == 1 for p in g.layers for op in (by_op[p.ops[0]].op, by_op[p.ops[0]].lut)}
     last = {id(v): layer.index for layer in layers for v in layer.op.inputs}
     for group in plan.groups:
         members = [by_op[p.ops[0]] for p in group.layers]
+        if group.cores > 1 and isinstance(context, CoreExpansion):
+            run = {id(op) for layer in members for op in (layer.op, layer.lut)}
+            whole = {id(m.result) for m in members if id(m.result) in returned or any(id(u) not in run for u in m.result.users)}
+            DividedExpansion(context, members, group.layers, group.cores, whole).run()
+            continue
         if group.iterations == 0:
             (layer,), (chosen,) = members, group.layers
             context.op = layer.index

@@ -4,16 +4,17 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from gadl.compiler.ir.types import DType, Rounding
 from gadl.passes.plan.program import Program, Ref, Step, Wait
+from gadl.passes.schedule.cores import Item
 
 from .costs import TYPES
 from .instruction import Instruction, field_bits, semaphore_bits
-from .isa import BY_NAME, MOST_POSTS, MOST_WAITS, Queue, Round
+from .isa import BY_NAME, MOST_COUNT, MOST_POSTS, MOST_WAITS, Queue, Round
 
 _REAL = frozenset({DType.F16, DType.BF16, DType.F32})
 _ROUNDS = {r: Round[r.name] for r in Rounding}
@@ -50,22 +51,50 @@ class Emitter:
             posts_of.setdefault(item.on, []).append((semaphore, 1))
         out = bytearray()
         for index, step in enumerate(program.steps):
-            mine, given = waits_of.get(index, []), posts_of.get(index, [])
-            queue = Queue[step.engine]
-            while len(mine) > MOST_WAITS:
-                out += Instruction("WAIT", queue, {}, mine[:MOST_WAITS], (), step.op).encode()
-                mine = mine[MOST_WAITS:]
-            template = self._template(step)
-            bits = template.bits | queue << 8
-            if mine or given:
-                bits |= semaphore_bits(step.instruction, mine, given[:MOST_POSTS])
-            for name, ref in template.addresses:
-                bits |= field_bits(step.instruction, name, ref.resolve())
-            out += bits.to_bytes(template.words * 8, "little")
-            for first in range(MOST_POSTS, len(given), MOST_POSTS):
-                out += Instruction("POST", queue, {}, (), given[first : first + MOST_POSTS], step.op).encode()
+            out += self._step(step, waits_of.get(index, []), posts_of.get(index, []))
         out += Instruction("END", Queue.CTL).encode()
         return bytes(out)
+
+    def core_code(self, items: Sequence[Item], signal: Mapping[str, int]) -> bytes:
+        """The code of one of several cores, ended by END; `signal` are the fields of a signal's load."""
+        out = bytearray()
+        for item in items:
+            waits, queue = [], Queue[item.queue]
+            for semaphore, count in item.waits:
+                for _ in range((count - 1) // MOST_COUNT):
+                    out += Instruction("WAIT", queue, {}, [(semaphore, MOST_COUNT)], (), item.op).encode()
+                waits.append((semaphore, (count - 1) % MOST_COUNT + 1))
+            if item.step is not None:
+                out += self._step(item.step, waits, item.posts)
+                continue
+            while len(waits) > MOST_WAITS:
+                out += Instruction("WAIT", queue, {}, waits[:MOST_WAITS], (), item.op).encode()
+                waits = waits[MOST_WAITS:]
+            name, fields = ("LD", signal) if item.signal else ("WAIT", {})
+            out += Instruction(name, queue, fields, waits, item.posts[:MOST_POSTS], item.op).encode()
+            out += self._posts(queue, item.posts, item.op)
+        out += Instruction("END", Queue.CTL).encode()
+        return bytes(out)
+
+    def _step(self, step: Step, waits: list[tuple[int, int]], posts: list[tuple[int, int]]) -> bytes:
+        queue, out = Queue[step.queue], bytearray()
+        while len(waits) > MOST_WAITS:
+            out += Instruction("WAIT", queue, {}, waits[:MOST_WAITS], (), step.op).encode()
+            waits = waits[MOST_WAITS:]
+        template = self._template(step)
+        bits = template.bits | queue << 8
+        if waits or posts:
+            bits |= semaphore_bits(step.instruction, waits, posts[:MOST_POSTS])
+        for name, ref in template.addresses:
+            bits |= field_bits(step.instruction, name, ref.resolve())
+        out += bits.to_bytes(template.words * 8, "little")
+        return bytes(out + self._posts(queue, posts, step.op))
+
+    @staticmethod
+    def _posts(queue: Queue, posts: list[tuple[int, int]], op: int) -> bytes:
+        """The posts that an instruction does not hold."""
+        rest = (posts[first : first + MOST_POSTS] for first in range(MOST_POSTS, len(posts), MOST_POSTS))
+        return b"".join(Instruction("POST", queue, {}, (), part, op).encode() for part in rest)
 
     def _template(self, step: Step) -> _Template:
         known = self._templates.get(id(step))

@@ -198,25 +198,32 @@ class _WindowKernel(_Kernel):
         return self.phases
 
     def rows(self, rows: Span, sources: dict[int, Band], target: Band) -> None:
+        for number, channels in self.chunks():
+            self.chunk(number, channels, rows, sources, target)
+
+    def chunks(self) -> list[tuple[int, Span]]:
+        """The chunks of output channels: number of the product, and channels."""
+        sizes = [compute.window.oc for _, _, compute in self._start()]
+        return [(number, channels) for number, oc in enumerate(sizes) for channels in spans(oc, self.plan.channels or oc)]
+
+    def chunk(self, number: int, channels: Span, rows: Span, sources: dict[int, Band], target: Band) -> None:
+        """Some channels of some rows."""
         op, strides = self.layer.op, (*self.layer.op.attrs.get("strides", (1, 1)), 1)[:2]
         residual = op.operand(3)
-        for number, (row, column, compute) in enumerate(self._start()):
-            part, y = rows, target
-            if row is not None and column is not None:
-                start = max(0, -(-(rows.first - row.first) // strides[0]))
-                part = Span(start, min(row.count, -(-(rows.end - row.first) // strides[0])) - start)
-                y = target.phase(row.first, strides[0], column.first, strides[1])
-            if part.count > 0:
-                self._phase(number, compute, part, sources[id(op.inputs[0])], y, None if residual is None else sources[id(residual)])
-
-    def _phase(self, number: int, compute: WindowCompute, rows: Span, x: Band, y: Band, residual: Band | None) -> None:
+        row, column, compute = self._start()[number]
+        part, y = rows, target
+        if row is not None and column is not None:
+            start = max(0, -(-(rows.first - row.first) // strides[0]))
+            part = Span(start, min(row.count, -(-(rows.end - row.first) // strides[0])) - start)
+            y = target.phase(row.first, strides[0], column.first, strides[1])
+        if part.count <= 0:
+            return
+        weights = self.loaded.get((number, channels.first))
+        if weights is None:
+            weights = self.loaded[number, channels.first] = compute.load_weights(channels)
         window: Window = compute.window
-        for channels in spans(window.oc, self.plan.channels or window.oc):
-            weights = self.loaded.get((number, channels.first))
-            if weights is None:
-                weights = self.loaded[number, channels.first] = compute.load_weights(channels)
-            piece = self.context.costs.accumulator_piece(window, rows.count, channels.count, self.layer.op.inputs[0].dtype)
-            compute.block(rows, weights, piece, x, y, residual)
+        piece = self.context.costs.accumulator_piece(window, part.count, channels.count, op.inputs[0].dtype)
+        compute.block(part, weights, piece, sources[id(op.inputs[0])], y, None if residual is None else sources[id(residual)])
 
 
 class _PoolKernel(_Kernel):

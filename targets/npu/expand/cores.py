@@ -1,0 +1,284 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Layers whose rows several cores divide: every core computes its rows, constants are loaded once for all of them.
+
+Buffers lie at the same addresses on every core. All steps stand in one sequential order: a layer's chunk of weights, then the
+rows of each core. A value stays on chip, with the rows that its core computes or needs, until its last reader has run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Set
+from typing import Any
+
+import numpy as np
+
+from gadl.compiler.ir.graph import Value
+from gadl.compiler.ir.types import Array
+from gadl.passes.plan.division import Division, Range, owned, without
+from gadl.passes.plan.plan import LayerPlan
+from gadl.passes.plan.program import Buffer, Ref, Region
+from gadl.passes.plan.rows import RowLayer, RowMap
+from gadl.passes.schedule.cores import SIGNAL
+
+from ..costs import Costs
+from ..layers import Layer
+from ..rowwise import is_reduction, partial_bytes, partial_type, row_reads
+from .bands import Live, RowShape, Span, row_shape, row_strides
+from .context import SCRATCH, Expansion, Tile
+from .copying import CopyDim
+from .group import _kernel, _ReductionKernel, _WindowKernel
+from .pooling import reduce_part
+
+#: Queue of loads for one core and of signals between cores, and queues of constants for all.
+LOADING, SHARING = "LD0", ("LD1", "LD2")
+#: Bytes that a signal carries: nobody reads them.
+SIGNAL_BYTES = 16
+
+
+class CoreExpansion(Expansion):
+    """Collects the steps of all cores; `core` is the one whose steps come next, `dividing` while all of them work."""
+
+    def __init__(self, costs: Costs) -> None:
+        super().__init__(costs, [LOADING])
+        self.core, self.dividing = 0, False
+        self.add_constant(bytes(SIGNAL_BYTES))
+
+    def step(
+        self, engine: str, instruction: str, fields: dict[str, Any], reads: Sequence[Region], writes: Sequence[Region],
+        cycles: float = 0, early: bool = False,
+    ) -> None:  # fmt: skip
+        """Append a step of the current layer and core."""
+        super().step(f"{engine}.{self.core}" if self.core else engine, instruction, fields, reads, writes, cycles, early)
+
+    def load_constant(self, data: Array | bytes, name: str) -> Tile:
+        """Constants that all cores use are loaded for all of them."""
+        if not self.dividing:
+            return super().load_constant(data, name)
+        raw = data if isinstance(data, bytes) else data.tobytes()
+        offset, tile = self.add_constant(raw), self.tile(len(raw), name)
+        fields = {"src": Ref(self.constants, offset), "dst": tile.at(0), "row_bytes": len(raw)}
+        core, self.core = self.core, 0
+        region = Region(self.constants, offset, len(raw))
+        self.step(SHARING[0], "LD", fields, [region], [tile.region(0, len(raw))], self.costs.dma(1, len(raw)))
+        self.program.steps[-1].shared = True
+        self.core = core
+        return tile
+
+
+def divisible(layer: Layer) -> bool:
+    """True when cores can divide the rows of the layer: it runs by rows, of one image."""
+    reads = row_reads(layer)
+    shapes = [row_shape(layer.result), *(row_shape(v) for v, _ in reads or ())]
+    return reads is not None and all(shape is not None and shape.images == 1 for shape in shapes)
+
+
+def in_parts(layer: Layer, cores: int) -> bool:
+    """True for reductions that every core does for its own rows first."""
+    return is_reduction(layer) and layer.op.inputs[0].dtype.is_integer and shape_of(layer.op.inputs[0]).rows >= cores
+
+
+def may_spread(layer: Layer) -> bool:
+    """True when cores can divide the channels of the layer."""
+    return layer.op.name in ("conv", "linear") and shape_of(layer.result).rows == 1
+
+
+def rows_of(layers: Sequence[Layer], cores: int) -> tuple[list[RowLayer], dict[int, int]]:
+    """The layers as the division sees them, and the rows of every value (by `id`).
+
+    Partial results of a reduction are made and read where the result is: every core reads its own rows.
+    """
+    found, heights = [], {}
+    for layer in layers:
+        reads = row_reads(layer) or []
+        if in_parts(layer, cores):
+            value = layer.op.inputs[0]
+            heights[id(value)] = shape_of(value).rows
+            heights[id(layer.op)] = cores
+            bounds = np.array(owned(heights[id(value)], cores), np.int64)
+            found.append(RowLayer(id(layer.op), ((id(value), RowMap(bounds[:, 0], bounds[:, 1])),)))
+            found.append(RowLayer(id(layer.result), ((id(layer.op), RowMap.whole(1, cores)),)))
+            heights[id(layer.result)] = 1
+            continue
+        found.append(RowLayer(id(layer.result), tuple((id(v), m) for v, m in reads)))
+        heights |= {id(v): shape_of(v).rows for v in (layer.result, *(v for v, _ in reads))}
+    return found, heights
+
+
+def shape_of(value: Value) -> RowShape:
+    """The value as rows; `ValueError` where it has none."""
+    shape = row_shape(value)
+    if shape is None:
+        raise ValueError(f"'{value.name}' has no rows")
+    return shape
+
+
+class DividedExpansion:
+    """Expands a run of layers; `stored` are the results (by `id`) that must reach memory whole."""
+
+    def __init__(
+        self, context: CoreExpansion, layers: Sequence[Layer], plans: Sequence[LayerPlan], cores: int, stored: Set[int]
+    ) -> None:
+        self.context, self.layers, self.cores = context, layers, cores
+        self.plans = {layer.index: plan for layer, plan in zip(layers, plans, strict=True)}
+        self.stored = stored
+        exchanged = {id(layer.result) for layer, plan in zip(layers, plans) if plan.exchanged}
+        exchanged |= {id(layer.op) for layer in layers if in_parts(layer, cores)}
+        self.spread = {id(layer.result) for layer, plan in zip(layers, plans) if plan.spread and may_spread(layer)}
+        self.division = Division(*rows_of(layers, cores), cores, stored, lambda case: case.value in exchanged, self.spread)
+        self.buffers: dict[int, Buffer] = {}
+        self.live: dict[tuple[int, int], Live] = {}
+        #: Values, and the cores that have yet to load rows of them.
+        self._waiting: set[tuple[int, int]] = set()
+
+    def run(self) -> None:
+        """Emit all steps, layer by layer."""
+        self.context.dividing = True
+        for layer in self.layers:
+            self.context.op = layer.index
+            operands = [v for v, _ in row_reads(layer) or ()]
+            for value in operands:
+                for core in range(self.cores):
+                    self._bring(value, core)
+            for core in range(self.cores):
+                self._open(layer.result, core)
+            if id(layer.result) in self.spread:
+                self._spread(layer, operands)
+                continue
+            if in_parts(layer, self.cores):
+                self._reduce(layer)
+            else:
+                self._compute(layer, operands)
+            self._waiting |= {(id(layer.result), c) for c in range(self.cores) if self.division.loads(id(layer.result), c)}
+            for core in range(self.cores):
+                self.context.core = core
+                for rows in self.division.stores(id(layer.result), core):
+                    self._store(layer.result, core, rows)
+            self._announce(layer.result)
+        self.context.core, self.context.dividing = 0, False
+
+    def _open(self, value: Value, core: int) -> Live:
+        """The place of a value on a core."""
+        shape, key = shape_of(value), id(value)
+        if key not in self.buffers:
+            self.buffers[key] = self.context.tile(max(1, self.division.room(key)) * shape.row_bytes, value.name).buffer
+        low, high = (0, 1) if key in self.spread else self.division.held(key, core)
+        there = self.live[key, core] = Live(shape, self.buffers[key], high - low, low, high)
+        return there
+
+    def _bring(self, value: Value, core: int) -> None:
+        """Load the rows that a core needs of a value and that others have computed, where that has not been done."""
+        made = id(value) in self.division.made
+        if made and (id(value), core) not in self._waiting or not made and (id(value), core) in self.live:
+            return
+        if not made:
+            self._open(value, core)
+        self._waiting.discard((id(value), core))
+        self.context.core = core
+        for rows in self.division.loads(id(value), core):
+            tile, buffer, offset, extents = self._copied(value, core, rows)
+            dims = [CopyDim(count, memory, chip) for count, memory, chip in extents]
+            self.context.load(buffer, offset, tile, dims, value.dtype.size_bytes)
+
+    def _compute(self, layer: Layer, operands: list[Value]) -> None:
+        """The rows of every core."""
+        context, result, plan = self.context, id(layer.result), self.plans[layer.index]
+        busy = [core for core, (low, high) in enumerate(self.division.made[result]) if high > low]
+        kernel = _kernel(context, layer, plan)
+        bands = {core: {id(v): self.live[id(v), core].band for v in operands} for core in busy}
+        chunks = kernel.chunks() if isinstance(kernel, _WindowKernel) else [(0, Span(0, 0))]
+        for number, channels in chunks:
+            for core in busy:
+                context.core = core
+                low, high = self.division.made[result][core]
+                target = self.live[result, core].band
+                if isinstance(kernel, _WindowKernel):
+                    kernel.chunk(number, channels, Span(low, high - low), bands[core], target)
+                    continue
+                if isinstance(kernel, _ReductionKernel):
+                    # Every core that needs the result computes it.
+                    kernel.taken = 0
+                    x = operands[0]
+                    kernel.take(Span(0, shape_of(x).rows), bands[core][id(x)], 1)
+                kernel.rows(Span(low, high - low), bands[core], target)
+
+    def _reduce(self, layer: Layer) -> None:
+        """Partial results of every core's rows; who needs the result loads those of the others."""
+        context, x = self.context, layer.op.inputs[0]
+        kind, shape = partial_type(layer), shape_of(x)
+        size = partial_bytes(layer, 1)
+        part = context.tile(self.cores * size, "partial")
+        there = context.program.buffer(SCRATCH, self.cores * size, "partial", 64)
+        makers = [core for core, (low, high) in enumerate(self.division.made[id(layer.result)]) if high > low]
+        for core, (low, high) in enumerate(owned(shape.rows, self.cores)):
+            context.core = core
+            reduce_part(context, layer, Span(low, high - low), shape, self.live[id(x), core].band, kind, part, core)
+        senders = [core for core in range(self.cores) if any(other != core for other in makers)]
+        for core in senders:
+            context.core = core
+            context.store(Tile(part.buffer, core * size), there, core * size, [CopyDim(size, 1, 1)])
+        for core in senders:
+            context.core = core
+            context.step(LOADING, SIGNAL, {}, [Region(there, core * size, size)], [])
+        for core in makers:
+            context.core = core
+            for low, high in without((0, self.cores), (core, core + 1)):
+                context.load(there, low * size, Tile(part.buffer, low * size), [CopyDim((high - low) * size, 1, 1)])
+            kernel = _kernel(context, layer, self.plans[layer.index])
+            if isinstance(kernel, _ReductionKernel):
+                kernel.part, kernel.taken = part, self.cores
+            kernel.rows(Span(0, 1), {}, self.live[id(layer.result), core].band)
+
+    def _spread(self, layer: Layer, operands: list[Value]) -> None:
+        """Every core makes some chunks of channels and stores them."""
+        context, value = self.context, layer.result
+        kernel = _kernel(context, layer, self.plans[layer.index])
+        if not isinstance(kernel, _WindowKernel):
+            raise ValueError(f"the channels of '{layer.name}' cannot be divided")
+        bands = [{id(v): self.live[id(v), core].band for v in operands} for core in range(self.cores)]
+        place, shape = context.place(value), shape_of(value)
+        _, _, pixel, channel = row_strides(value, place)
+        sent: dict[int, list[Region]] = {}
+        for index, (number, channels) in enumerate(kernel.chunks()):
+            core = context.core = index % self.cores
+            band = self.live[id(value), core].band
+            kernel.chunk(number, channels, Span(0, 1), bands[core], band)
+            offset = place.offset + channels.first * channel
+            dims = [CopyDim(shape.width, shape.pixel_bytes, pixel), CopyDim(channels.count, shape.element, channel)]
+            context.store(Tile(band.buffer, band.byte(0, 0, channels.first)), place.buffer, offset, dims, shape.element)
+            span = (shape.width - 1) * pixel + (channels.count - 1) * channel + shape.element
+            sent.setdefault(core, []).append(Region(place.buffer, offset, span))
+        readers = {(id(value), core) for core in range(self.cores) if self.division.loads(id(value), core)}
+        self._waiting |= readers
+        for core, regions in sent.items() if readers else ():
+            context.core = core
+            context.step(LOADING, SIGNAL, {}, regions, [])
+
+    def _announce(self, value: Value) -> None:
+        """Tell the others that the rows are there that they load."""
+        if not any(self.division.loads(id(value), core) for core in range(self.cores)):
+            return
+        for core in range(self.cores):
+            self.context.core = core
+            reads = []
+            for rows in self.division.stores(id(value), core):
+                _, buffer, offset, extents = self._copied(value, core, rows)
+                reads.append(Region(buffer, offset, sum((n - 1) * memory for n, memory, _ in extents) + value.dtype.size_bytes))
+            if reads:
+                self.context.step(LOADING, SIGNAL, {}, reads, [])
+
+    def _store(self, value: Value, core: int, rows: Range) -> None:
+        tile, buffer, offset, extents = self._copied(value, core, rows)
+        dims = [CopyDim(count, chip, memory) for count, memory, chip in extents]
+        self.context.store(tile, buffer, offset, dims, value.dtype.size_bytes)
+
+    def _copied(self, value: Value, core: int, rows: Range) -> tuple[Tile, Buffer, int, list[tuple[int, int, int]]]:
+        """Rows on both sides: block on chip, buffer and offset in memory; extents with their strides in memory and on chip."""
+        there, place = self.live[id(value), core], self.context.place(value)
+        _, row, pixel, channel = row_strides(value, place)
+        shape = there.shape
+        extents = [
+            (rows[1] - rows[0], row, shape.row_bytes),
+            (shape.width, pixel, shape.pixel_bytes),
+            (shape.channels, channel, shape.element),
+        ]
+        return Tile(there.buffer, there.band.byte(rows[0])), place.buffer, place.offset + rows[0] * row, extents

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Several cores: whatever the network and the division of its rows, the bytes are the interpreter's."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from gadl.passes.plan.plan import GroupPlan, LayerPlan, Plan
+from gadl.passes.quant.quantize import Precision
+from gadl.targets.base import segments_of
+from gadl.targets.npu.costs import Costs
+from gadl.targets.npu.expand.cores import divisible
+from gadl.targets.npu.layers import Layer, layers_of
+from gadl.targets.npu.machine import load_machine
+from gadl.targets.npu.planner import Planner
+
+from .programs import placed, run_segments
+from .test_groups import KINDS, network
+
+LARGE = load_machine("large")
+
+
+def divided_at_random(data: st.DataObject, layers: list[Layer]) -> Plan:
+    """Runs of layers on all cores or on one, chunks and exchanges at random."""
+    alone = Planner(Costs(LARGE), LARGE.sram_bytes // 2).plan(layers).groups
+    groups: list[GroupPlan] = []
+    run: list[LayerPlan] = []
+
+    def close() -> None:
+        if run:
+            groups.append(GroupPlan(tuple(run), 1, 4))
+            run.clear()
+
+    for layer, single in zip(layers, alone, strict=True):
+        if not divisible(layer) or data.draw(st.integers(0, 7)) == 0:
+            close()
+            groups.append(single)
+            continue
+        if data.draw(st.integers(0, 5)) == 0:
+            close()
+        run.append(LayerPlan(layer.ops, channels=data.draw(st.sampled_from((0, 0, 5, 16))), exchanged=data.draw(st.booleans()), spread=data.draw(st.booleans())))
+    close()
+    return Plan(tuple(groups))
+
+
+def check(kinds: list[str], height: int, precision: Precision, data: st.DataObject | None = None) -> None:
+    graph = network(kinds, height)
+    feeds = [{"x": np.random.default_rng(i).standard_normal(graph.inputs[0].shape).astype(np.float32)} for i in range(2)]
+    made = placed(graph, feeds, precision, LARGE)
+    segments = segments_of(made.ops, made.outputs)
+    assume(len(segments) == 1)
+    plan = None if data is None else divided_at_random(data, layers_of(segments[0]))
+    assert plan is None or Plan.from_json(plan.to_json()) == plan
+    run_segments(made, feeds[0], LARGE, plan)
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(st.lists(st.sampled_from(KINDS), min_size=1, max_size=8), st.integers(5, 24))
+def test_cores_give_the_same_bytes(kinds: list[str], height: int) -> None:
+    check(kinds, height, Precision.INT8)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.data(), st.lists(st.sampled_from(KINDS), min_size=1, max_size=8), st.integers(5, 24))
+def test_any_division_gives_the_same_bytes(data: st.DataObject, kinds: list[str], height: int) -> None:
+    check(kinds, height, Precision.INT8, data)
+
+
+@settings(max_examples=10, deadline=None, derandomize=True)
+@given(st.data(), st.lists(st.sampled_from(KINDS), min_size=1, max_size=6), st.integers(5, 16))
+def test_any_division_with_wide_activations(data: st.DataObject, kinds: list[str], height: int) -> None:
+    check(kinds, height, Precision.INT16, data)
