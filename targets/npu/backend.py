@@ -155,7 +155,8 @@ class NpuBackend:
             took, way = fastest_on_cores(program, self.machine, cycles)
         else:
             took = fastest(program, self.machine, cycles)
-        description |= describe(program, layers, segment, self.machine)
+        items = None if way is None else schedule(program, self.machine, way).order[0]
+        description |= describe(program, layers, segment, self.machine, items)
         container, waits = packed(program, way)
         code = container.to_bytes()
         bounds = segment_bounds(self.machine, layers, segment)
