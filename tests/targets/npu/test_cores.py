@@ -4,14 +4,17 @@
 from __future__ import annotations
 
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+import gadl
 from gadl.passes.plan.plan import GroupPlan, LayerPlan, Plan
 from gadl.passes.quant.quantize import Precision
+from gadl.runtime.session import Session
 from gadl.targets.base import segments_of
 from gadl.targets.npu import _sim
 from gadl.targets.npu.backend import NpuBackend
@@ -24,6 +27,7 @@ from gadl.targets.npu.isa import Queue
 from gadl.targets.npu.layers import Layer, layers_of
 from gadl.targets.npu.machine import load_machine
 from gadl.targets.npu.planner import Planner
+from tests.networks import resnet50
 
 from .programs import placed, run_segments
 from .test_groups import KINDS, network
@@ -138,3 +142,17 @@ def run(code: bytes, cores: list[list[Instruction]]) -> None:
     data = code[constants : constants + size]
     made = Container(LARGE, [encode(items) for items in cores], data, {k: v for k, v in sizes.items() if k}, [], [])
     _sim.simulate(made.to_bytes(), {}, functional=False)
+
+
+def test_a_whole_network_on_four_cores_gives_what_one_gives(tmp_path: Path) -> None:
+    """A small ResNet-50, with the race detector on."""
+    model = resnet50(size=64, width=16)
+    (given,) = model.graph.input
+    sample = {given.name: np.random.default_rng(0).standard_normal((1, 3, 64, 64)).astype(np.float32)}
+    results = []
+    for machine in ("mid", "large"):
+        path = tmp_path / f"{machine}.gadl"
+        gadl.compile(model, target="npu", machine=machine, calibration=[sample]).save(path)
+        results.append(Session(path).run(sample, raw=True))
+    for name, array in results[0].items():
+        np.testing.assert_array_equal(array, results[1][name])
