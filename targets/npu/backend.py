@@ -41,6 +41,8 @@ BUDGETS = (0.9, 0.96, 0.62)
 MOST_STEPS = 12_000
 #: What remains of the budget when a layer by itself found no place, and how often planning is tried.
 TIGHTER, MOST_ATTEMPTS = 0.8, 12
+#: How often the layers of several cores are cut.
+MOST_CUTS = 16
 #: Cycles over LBgeo from which a program of several cores is compared with one for one core.
 ENOUGH = 2.0
 #: Alignment of tensors in DRAM.
@@ -79,19 +81,23 @@ class NpuBackend:
         return min(both, key=lambda made: float(made.report["simulated_cycles"]))
 
     def _on_cores(self, segment: Segment, layers: list[Layer], planner: Planner) -> DeviceProgram | None:
-        """With rows divided among cores; values pass through memory before a layer that found no room on chip."""
+        """With rows divided among cores; values pass through memory before a layer that found no room on chip.
+
+        A layer that finds none even so runs on one core.
+        """
         returned = {id(v) for v in segment.outputs}
         cuts: set[int] = set()
-        for _ in range(MOST_ATTEMPTS):
-            plan = divided_plan(planner, layers, returned, cuts)
+        alone: set[int] = set()
+        for _ in range(MOST_CUTS):
+            plan = divided_plan(planner, layers, returned, cuts, alone)
             if plan is None:
                 return None
             try:
                 return _Build(segment, layers, plan, planner.costs).finish()
             except AllocationError as error:
-                if error.op in cuts or error.op == 0:
+                if error.op in alone:
                     return None
-                cuts.add(error.op)
+                (alone if error.op in cuts or error.op == 0 else cuts).add(error.op)
         return None
 
     def _on_one_core(self, segment: Segment, layers: list[Layer], planner: Planner, groups: bool) -> DeviceProgram:
@@ -173,7 +179,8 @@ class _Build:
             took, way = fastest_on_cores(program, self.machine, self._cycles)
         else:
             took = self.arrangements.all()
-        description = {"machine": self.machine.name} | describe(program, self.layers, self.segment, self.machine)
+        items = None if way is None else schedule(program, self.machine, way).order[0]
+        description = {"machine": self.machine.name} | describe(program, self.layers, self.segment, self.machine, items)
         container, waits = self._packed(program, description, way)
         bounds = segment_bounds(self.machine, self.layers, self.segment)
         report: dict[str, Any] = {

@@ -50,21 +50,25 @@ def can_divide(machine: Machine) -> bool:
     return cores > 1 and machine["noc.multicast"] > 0 and machine["noc.bytes_per_cycle"] > 0 and machine.load_queues >= 3
 
 
-def divided_plan(planner: Planner, layers: Sequence[Layer], returned: set[int], cuts: Set[int] = frozenset()) -> Plan | None:
+def divided_plan(
+    planner: Planner, layers: Sequence[Layer], returned: set[int], cuts: Set[int] = frozenset(), alone: Set[int] = frozenset()
+) -> Plan | None:
     """A plan in which cores divide the rows of all layers that run by rows; None where that is not possible.
 
-    All values stay on chip within a run of layers; at `cuts`, the indices of layers, they pass through memory.
+    All values stay on chip within a run of layers; at `cuts`, the indices of layers, they pass through memory. Layers `alone` run
+    on one core from memory to memory.
     """
     machine = planner.costs.machine
     if not can_divide(machine) or not any(divisible(layer) for layer in layers):
         return None
     groups: list[GroupPlan] = []
     run: list[Layer] = []
+    able = {layer.index for layer in layers if layer.index not in alone and divisible(layer)}
     for layer in (*layers, None):
-        if run and (layer is None or layer.index in cuts or not divisible(layer)):
+        if run and (layer is None or layer.index in cuts or layer.index not in able):
             groups.append(_divided(planner.costs, run, returned))
             run = []
-        if layer is not None and divisible(layer):
+        if layer is not None and layer.index in able:
             run.append(layer)
         elif layer is not None:
             try:

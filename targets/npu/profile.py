@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 import gadl.targets.npu._sim as _sim
 from gadl.passes.plan.program import Program, Step
+from gadl.passes.schedule.cores import Item
 from gadl.targets.base import Segment
 from gadl.targets.profile import BufferFacts, LayerFacts, MachineFacts, ProgramProfile, Role, Trace, Unit
 
@@ -31,8 +33,13 @@ RESOURCES = ("array", "drain", "vector", "load", "store", "dram")
 _COLUMN = {"MM": 0, "EPI": 1, "VE": 2, "LD": 3, "ST": 4}
 
 
-def describe(program: Program, layers: list[Layer], segment: Segment, machine: Machine) -> dict[str, Any]:
-    """The part of a container's description that `profile` reads back: layers and the map of SRAM."""
+def describe(
+    program: Program, layers: list[Layer], segment: Segment, machine: Machine, items: Sequence[Item] | None = None
+) -> dict[str, Any]:
+    """The part of a container's description that `profile` reads back: layers and the map of SRAM.
+
+    `items` are those of the first of several cores, whose map it then is.
+    """
     rate = machine["dram.bytes_per_cycle"] * machine["dram.eff"]
     predicted = [[0.0] * len(RESOURCES) for _ in layers]
     for step in program.steps:
@@ -40,7 +47,7 @@ def describe(program: Program, layers: list[Layer], segment: Segment, machine: M
         row[_COLUMN[resource]] += step.cycles / machine.load_queues if resource == "LD" else step.cycles
         if resource in ("LD", "ST"):
             row[-1] += _moved_bytes(step) / rate
-    spans = program.lifetimes()
+    spans = program.lifetimes() if items is None else _lifetimes(items)
     rows = [(b, spans[id(b)]) for b in program.buffers if b.memory == SRAM and id(b) in spans]
     names = {name: number for number, name in enumerate(dict.fromkeys(b.name for b, _ in rows))}
     return {
@@ -53,6 +60,16 @@ def describe(program: Program, layers: list[Layer], segment: Segment, machine: M
         ],
         "buffers": {"names": list(names), "rows": [[names[b.name], b.address, b.size, *span] for b, span in rows]},
     }  # fmt: skip
+
+
+def _lifetimes(items: Sequence[Item]) -> dict[int, tuple[int, int]]:
+    """First and last instruction of each buffer on one core, waits not counted, by `id(buffer)`."""
+    steps = [item.step for item in items if item.step is not None or item.signal]
+    spans: dict[int, tuple[int, int]] = {}
+    for number, step in enumerate(steps):
+        for region in () if step is None else (*step.reads, *step.writes):
+            spans[id(region.buffer)] = spans.get(id(region.buffer), (number, number))[0], number
+    return spans
 
 
 def _moved_bytes(step: Step) -> int:
@@ -108,7 +125,7 @@ def profile(data: bytes) -> ProgramProfile:
     names = {number: spec.name for number, spec in BY_OPCODE.items()}
     trace = Trace(
         # Steps are the instructions without WAIT and POST, which take no time and are not traced.
-        np.unique(events["instr"], return_inverse=True)[1].reshape(-1),
+        np.unique(events["core"].astype(np.int64) << 32 | events["instr"], return_inverse=True)[1].reshape(-1),
         events["core"].astype(np.int64) * len(UNITS) + events["unit"],
         events["debug"].astype(np.int64),
         tuple(names[int(op)] for op in events["op"]),

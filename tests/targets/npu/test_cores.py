@@ -3,18 +3,31 @@
 
 from __future__ import annotations
 
+import struct
+from pathlib import Path
+
 import numpy as np
+import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+import gadl
 from gadl.passes.plan.plan import GroupPlan, LayerPlan, Plan
 from gadl.passes.quant.quantize import Precision
+from gadl.runtime.session import Session
 from gadl.targets.base import segments_of
+from gadl.targets.npu import _sim
+from gadl.targets.npu.backend import NpuBackend
+from gadl.targets.npu.container import Container, core_code
+from gadl.targets.npu.cores import divided_plan
 from gadl.targets.npu.costs import Costs
 from gadl.targets.npu.expand.cores import divisible
+from gadl.targets.npu.instruction import Instruction, decode, encode
+from gadl.targets.npu.isa import Queue
 from gadl.targets.npu.layers import Layer, layers_of
 from gadl.targets.npu.machine import load_machine
 from gadl.targets.npu.planner import Planner
+from tests.networks import resnet50
 
 from .programs import placed, run_segments
 from .test_groups import KINDS, network
@@ -72,3 +85,74 @@ def test_any_division_gives_the_same_bytes(data: st.DataObject, kinds: list[str]
 @given(st.data(), st.lists(st.sampled_from(KINDS), min_size=1, max_size=6), st.integers(5, 16))
 def test_any_division_with_wide_activations(data: st.DataObject, kinds: list[str], height: int) -> None:
     check(kinds, height, Precision.INT16, data)
+
+
+def compiled(kinds: list[str], height: int) -> bytes:
+    """A network's program for all cores."""
+    graph = network(kinds, height)
+    feeds = [{"x": np.random.default_rng(i).standard_normal(graph.inputs[0].shape).astype(np.float32)} for i in range(2)]
+    made = placed(graph, feeds, machine=LARGE)
+    (segment,) = segments_of(made.ops, made.outputs)
+    layers = layers_of(segment)
+    plan = divided_plan(Planner(Costs(LARGE), LARGE.sram_bytes // 2), layers, {id(v) for v in segment.outputs})
+    assert plan is not None
+    return NpuBackend(LARGE).compile(segment, plan).code
+
+
+def test_every_core_works_and_posts_that_are_missing_are_found() -> None:
+    """Without the posts of any one signal or shared load, the program races or does not end."""
+    code = compiled(["conv3", "depthwise", "pointwise", "conv3", "excite", "pointwise"], 24)
+    report = _sim.simulate(code, {}, functional=False, trace=True)
+    assert set(report["trace"]["core"]) == {0, 1, 2, 3}
+    cores = [decode(core_code(code, core)) for core in range(4)]
+    senders = [(c, i) for c, items in enumerate(cores) for i, item in enumerate(items) if item.fields.get("multicast")]
+    assert len(senders) > 8
+    for core, index in senders:
+        item = cores[core][index]
+        changed = [list(items) for items in cores]
+        changed[core][index] = Instruction(item.name, item.queue, item.fields, item.waits, (), item.debug)
+        with pytest.raises(_sim.SimError, match="deadlock|race"):
+            run(code, changed)
+
+
+def test_missing_waits_between_cores_are_races() -> None:
+    """Loads of exchanged rows and signals: no wait is there in vain."""
+    code = compiled(["conv3", "conv3", "pointwise", "conv3"], 20)
+    cores = [decode(core_code(code, core)) for core in range(4)]
+    found = tried = 0
+    for core, items in enumerate(cores):
+        for index, item in enumerate(items):
+            if not item.waits or item.queue is not Queue.LD0:
+                continue
+            changed = [list(each) for each in cores]
+            changed[core][index] = Instruction(item.name, item.queue, item.fields, (), item.posts, item.debug)
+            tried += 1
+            try:
+                run(code, changed)
+            except _sim.SimError as error:
+                assert "race" in str(error) or "deadlock" in str(error)
+                found += 1
+    assert tried >= 8 and found == tried
+
+
+def run(code: bytes, cores: list[list[Instruction]]) -> None:
+    """A program with other code."""
+    sizes = dict(enumerate(struct.unpack_from("<8Q", code, 128)))
+    constants, size = struct.unpack_from("<QQ", code, 72)
+    data = code[constants : constants + size]
+    made = Container(LARGE, [encode(items) for items in cores], data, {k: v for k, v in sizes.items() if k}, [], [])
+    _sim.simulate(made.to_bytes(), {}, functional=False)
+
+
+def test_a_whole_network_on_four_cores_gives_what_one_gives(tmp_path: Path) -> None:
+    """A small ResNet-50, with the race detector on."""
+    model = resnet50(size=64, width=16)
+    (given,) = model.graph.input
+    sample = {given.name: np.random.default_rng(0).standard_normal((1, 3, 64, 64)).astype(np.float32)}
+    results = []
+    for machine in ("mid", "large"):
+        path = tmp_path / f"{machine}.gadl"
+        gadl.compile(model, target="npu", machine=machine, calibration=[sample]).save(path)
+        results.append(Session(path).run(sample, raw=True))
+    for name, array in results[0].items():
+        np.testing.assert_array_equal(array, results[1][name])
