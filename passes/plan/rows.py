@@ -106,10 +106,6 @@ class RowFlow:
         before = np.concatenate([[0], self.upto[value][:-1]])
         return int(np.maximum(before - self.needed_from(value), 0).max())
 
-    def new_rows(self, value: int) -> int:
-        """The most rows that one iteration adds."""
-        return int(np.diff(self.upto[value], prepend=0).max())
-
     def capacity(self, value: int, ahead: int = 0) -> int:
         """Rows to reserve for a value: what one iteration finds there and adds, and `ahead` more iterations' worth for who
         runs ahead (the first iteration, which adds the halos of all layers behind it, aside).

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 
 from gadl.passes.memory.allocate import AllocationError, allocate
@@ -26,6 +26,28 @@ POLICIES = (
 )  # fmt: skip
 
 
+class Fastest:
+    """Of the arrangements that a program was in, the one of least cycles."""
+
+    def __init__(self, program: Program) -> None:
+        self.program, self.cycles = program, math.inf
+        self._steps: list[tuple[Step, str]] = []
+        self._addresses: list[int | None] = []
+
+    def offer(self, cycles: float) -> None:
+        """The program as it is now takes so many cycles."""
+        if cycles < self.cycles:
+            self.cycles = cycles
+            self._steps = [(step, step.engine) for step in self.program.steps]
+            self._addresses = [buffer.address for buffer in self.program.buffers]
+
+    def restore(self) -> None:
+        """Put the program into that arrangement."""
+        _restore(self.program, self._steps)
+        for buffer, address in zip(self.program.buffers, self._addresses, strict=True):
+            buffer.address = address
+
+
 class Arrangements:
     """Tries arrangements of one program, and keeps the one of least cycles in it."""
 
@@ -33,24 +55,23 @@ class Arrangements:
         self.program, self.machine, self.cycles = program, machine, cycles
         self._steps = [(step, step.engine) for step in program.steps]
         self._ahead = _Ahead(program, machine)
-        self._best: tuple[float, list[tuple[Step, str]], list[int | None]] | None = None
+        self._fastest = Fastest(program)
         self._tried: set[Policy] = set()
         self._turned = False
 
     def draft(self) -> float:
         """Cycles of the first arrangement that fits; raises `AllocationError` when none does."""
-        if self._best is None:
-            for policy in POLICIES:
-                if self._best is None:
-                    self._try(policy)
-            if self._best is None:
-                self._in_turn()
+        for policy in POLICIES:
+            if self.least == math.inf:
+                self._try(policy)
+        if self.least == math.inf:
+            self._in_turn()
         return self.least
 
     @property
     def least(self) -> float:
         """The least cycles so far."""
-        return math.inf if self._best is None else self._best[0]
+        return self._fastest.cycles
 
     def all(self) -> float:
         """Leave the program in the fastest of all arrangements; returns its cycles. `AllocationError` as for `draft`."""
@@ -60,10 +81,7 @@ class Arrangements:
         if not self._turned:
             with suppress(AllocationError):
                 self._in_turn()
-        if self._best is not None:
-            _restore(self.program, self._best[1])
-            for buffer, address in zip(self.program.buffers, self._best[2], strict=True):
-                buffer.address = address
+        self._fastest.restore()
         return self.least
 
     def _reset(self) -> None:
@@ -82,18 +100,14 @@ class Arrangements:
             self._ahead.arrange(policy)
         except AllocationError:
             return
-        self._keep(self.cycles(self.program))
+        self._fastest.offer(self.cycles(self.program))
 
     def _in_turn(self) -> None:
         """Loads where the computation asks for them, memory that was released longest ago first; the last resort, which searches."""
         self._turned = True
         self._reset()
         allocate(self.program, SRAM, self.machine.sram_bytes)
-        self._keep(self.cycles(self.program))
-
-    def _keep(self, now: float) -> None:
-        if now < self.least:
-            self._best = now, [(s, s.engine) for s in self.program.steps], [b.address for b in self.program.buffers]
+        self._fastest.offer(self.cycles(self.program))
 
 
 class _Ahead:
@@ -121,18 +135,3 @@ def _restore(program: Program, steps: list[tuple[Step, str]]) -> None:
     program.steps[:] = [step for step, _ in steps]
     for step, engine in steps:
         step.engine = engine
-
-
-def keep_fastest(program: Program, arranged_ways: Iterator[Program], cycles: Callable[[Program], float]) -> float:
-    """Leave `program` in the one of its arrangements that takes the least cycles; returns these."""
-    best: tuple[float, list[tuple[Step, str]], list[int | None]] | None = None
-    for arranged in arranged_ways:
-        now = cycles(arranged)
-        if best is None or now < best[0]:
-            best = now, [(s, s.engine) for s in arranged.steps], [b.address for b in arranged.buffers]
-    if best is None:
-        raise ValueError("a program has at least one arrangement")
-    _restore(program, best[1])
-    for buffer, address in zip(program.buffers, best[2], strict=True):
-        buffer.address = address
-    return best[0]

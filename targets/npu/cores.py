@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence, Set
+import math
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 
 from gadl.compiler.diag import GadlError
@@ -16,7 +17,7 @@ from gadl.passes.schedule.cores import CoreSchedule, Item, Queues
 from gadl.passes.schedule.prefetch import move_loads, wanted_starts
 
 from .affinity import bank_use
-from .arrange import FULL, POLICIES, keep_fastest
+from .arrange import FULL, POLICIES, Fastest
 from .bounds import windows_of
 from .costs import Costs
 from .emit import Emitter
@@ -138,27 +139,25 @@ def fastest_on_cores(program: Program, machine: Machine, cycles: Callable[[Progr
     wanted = wanted_starts(program, SRAM, CONSTANTS, transfers, int(capacity * FULL), rate, 2)
     banks = bank_use(program, machine, wanted)
 
-    def arrangements() -> Iterator[Program]:
-        problem, found = None, False
-        for policy in (*POLICIES, None):
-            program.steps[:] = steps
-            for buffer in program.buffers:
-                if buffer.memory == SRAM:
-                    buffer.address = None
-            try:
-                if policy is None:
-                    allocate(program, SRAM, capacity)
-                else:
-                    move_loads(program, place(program, SRAM, capacity, wanted, policy, banks))
-            except AllocationError as error:
-                problem = problem or error
-                continue
-            found = True
-            yield program
-        if not found and problem is not None:
-            raise problem
-
-    took = {WAYS[-1]: keep_fastest(program, arrangements(), lambda arranged: cycles(arranged, WAYS[-1]))}
+    fastest, problem = Fastest(program), None
+    for policy in (*POLICIES, None):
+        program.steps[:] = steps
+        for buffer in program.buffers:
+            if buffer.memory == SRAM:
+                buffer.address = None
+        try:
+            if policy is None:
+                allocate(program, SRAM, capacity)
+            else:
+                move_loads(program, place(program, SRAM, capacity, wanted, policy, banks))
+        except AllocationError as error:
+            problem = problem or error
+            continue
+        fastest.offer(cycles(program, WAYS[-1]))
+    if fastest.cycles == math.inf and problem is not None:
+        raise problem
+    fastest.restore()
+    took = {WAYS[-1]: fastest.cycles}
     took |= {way: cycles(program, way) for way in WAYS[:-1]}
     best = min(took, key=lambda way: took[way])
     return took[best], best

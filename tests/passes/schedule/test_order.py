@@ -53,9 +53,9 @@ def test_what_conflicts_keeps_its_order(program: Program) -> None:
         assert step.early or all(position[id(s)] < position[id(step)] for s in before[:later] if not s.early)
         for other in before[:later]:
             assert not conflict(other, step) or position[id(other)] < position[id(step)]
-    for buffer in program.buffers:
-        if id(buffer) in spans:
-            assert program.lifetimes()[id(buffer)][1] <= spans[id(buffer)][1] + len(before)
+    after = program.lifetimes()
+    for key, (first, _) in spans.items():
+        assert program.steps[after[key][0]] is before[first], "a buffer is used by somebody else first"
 
 
 def test_a_load_moves_behind_the_last_reader_of_its_target() -> None:
