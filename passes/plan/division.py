@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Division of rows among cores: which rows of every value each core computes, holds on chip, stores for others and loads.
 
-Every core owns an even part of the rows of each value. Where a layer reads beyond that, a core computes the rows of its
+Each of some cores owns an even part of the rows of a value. Where a layer reads beyond that, a core computes the rows of its
 neighbours as well, or they are exchanged: their owner stores them, and whoever needs them loads them. Nothing here knows a
 machine.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from .rows import RowLayer
 
@@ -32,9 +33,10 @@ def without(a: Range, b: Range) -> list[Range]:
     return [r for r in ((a[0], min(a[1], b[0])), (max(a[0], b[1]), a[1])) if r[1] > r[0]]
 
 
-def owned(rows: int, cores: int) -> list[Range]:
-    """Every core's even part."""
-    return [(rows * core // cores, rows * (core + 1) // cores) for core in range(cores)]
+def owned(rows: int, cores: int, owners: int = 0) -> list[Range]:
+    """The even part of each of the first `owners` cores (0: of all); the others own nothing."""
+    count = owners or cores
+    return [(rows * core // count, rows * (core + 1) // count) if core < count else NONE for core in range(cores)]
 
 
 @dataclass(frozen=True)
@@ -51,20 +53,20 @@ class Division:
 
     `stored` are values that must reach memory whole. `exchange` decides for each value of which some core needs rows that it
     does not own, from the last layer to the first. `spread` values have one row, of which every core makes a part and none has
-    all: whoever needs it loads it.
+    all: whoever needs it loads it. `owners` is how many cores own the rows of a value, where these are not all.
     """
 
     def __init__(
         self, layers: Sequence[RowLayer], heights: Mapping[int, int], cores: int, stored: Set[int], exchange: Callable[[Case], bool],
-        spread: Set[int] = frozenset(),
+        spread: Set[int] = frozenset(), owners: Mapping[int, int] = MappingProxyType({}),
     ) -> None:  # fmt: skip
-        self.cores, self.heights, self.stored = cores, heights, stored
+        self.cores, self.heights, self.stored, self.owners = cores, heights, stored, owners
         self.needed: dict[int, list[Range]] = {}
         self.made: dict[int, list[Range]] = {}
         self.exchanged: set[int] = set()
         for index in range(len(layers) - 1, -1, -1):
             value = layers[index].result
-            own = owned(heights[value], cores)
+            own = self.owned(value)
             need = self.needed.setdefault(value, [NONE] * cores)
             if value in spread:
                 self.made[value] = [NONE] * cores
@@ -78,6 +80,10 @@ class Division:
                 for core, (low, high) in enumerate([(0, 1)] * cores if value in spread else self.made[value]):
                     if high > low:
                         theirs[core] = hull(theirs[core], (int(rows.low[low]), int(rows.high[high - 1])))
+
+    def owned(self, value: int) -> list[Range]:
+        """The rows that each core owns."""
+        return owned(self.heights[value], self.cores, self.owners.get(value, 0))
 
     def held(self, value: int, core: int) -> Range:
         """The rows that a core has on chip."""
@@ -93,7 +99,7 @@ class Division:
 
     def stores(self, value: int, core: int) -> list[Range]:
         """The rows that a core stores: its own, all of them or those that others load."""
-        own = owned(self.heights[value], self.cores)[core]
+        own = self.owned(value)[core]
         if value in self.stored:
             return [own] if own[1] > own[0] else []
         found: list[Range] = []

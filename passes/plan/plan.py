@@ -33,7 +33,8 @@ class LayerPlan:
     chunk of output channels whose weights are loaded at a time (0: all), and the group decides on rows. `kept`: the result
     stays on chip, whole, until its last reader has run, for later groups; who cannot read it there finds it in memory.
     `exchanged`: where several cores divide the rows, they pass those that others need through memory; otherwise each core
-    computes all that it needs. `spread`: cores divide the chunks of channels of a result of one row, and pass them through memory.
+    computes all that it needs. `owners`: how many of them divide the rows (0: all). `spread`: cores divide the chunks of channels
+    of a result of one row, and pass them through memory.
     """
 
     ops: tuple[int, ...]
@@ -43,6 +44,7 @@ class LayerPlan:
     weights_resident: bool = True
     kept: bool = False
     exchanged: bool = False
+    owners: int = 0
     spread: bool = False
 
 
@@ -85,7 +87,7 @@ def _plain(group: GroupPlan) -> dict[str, Any]:
     if group.cores == 1:
         del data["cores"]
         for layer in data["layers"]:
-            del layer["exchanged"], layer["spread"]
+            del layer["exchanged"], layer["owners"], layer["spread"]
     return data
 
 
@@ -102,5 +104,6 @@ def _layer(data: dict[str, Any]) -> LayerPlan:
         bool(data["weights_resident"]),
         bool(data["kept"]),
         bool(data.get("exchanged", False)),
+        int(data.get("owners", 0)),
         bool(data.get("spread", False)),
     )

@@ -111,10 +111,10 @@ class CoreSchedule:
         self.order[item.core].append(item)
 
     def _parts(self, step: Step) -> list[tuple[int, str, Step]]:
-        """A shared load of one row, as loads of all cores and queues in turn."""
+        """A shared load of one row, as loads of all cores; those of one queue after those of another."""
         size, everyone = int(step.fields["row_bytes"]), {"multicast": (1 << self.cores) - 1}
         senders = self.cores * len(self.queues.sharing)
-        each = max(-(-size // senders // 64) * 64, self.split)
+        each = max(-(-size // self.cores // 64) * 64, self.split)
         found = []
         for first in range(0, size, each):
             count = min(each, size - first)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gadl.targets.npu._sim as _sim
@@ -19,11 +19,12 @@ from gadl.targets.base import DeviceProgram, Segment
 from .arrange import Arrangements
 from .bounds import segment_bounds
 from .container import Binding, Container
-from .cores import Way, divided_plan, fastest_on_cores, schedule
+from .cores import CoreArrangements, Way, can_divide, schedule
 from .costs import Costs
+from .division import Manner, divided_plan, tallest
 from .emit import Emitter
 from .expand.context import ACC, INPUTS, OUTPUTS, SCRATCH, SRAM, Expansion, Place
-from .expand.cores import CoreExpansion, DividedExpansion
+from .expand.cores import CoreExpansion, DividedExpansion, divisible
 from .expand.elementwise import ElementwiseExpansion
 from .expand.group import GroupExpansion, may_keep
 from .expand.matmul import expand_matmul
@@ -41,6 +42,9 @@ BUDGETS = (0.9, 0.96, 0.62)
 MOST_STEPS = 12_000
 #: What remains of the budget when a layer by itself found no place, and how often planning is tried.
 TIGHTER, MOST_ATTEMPTS = 0.8, 12
+#: Several cores: bytes of weights that are loaded at a time; numbers of cores that own layers of few rows, and how many rows
+#: for each core those have at most.
+CHUNKS_BYTES, FEWER, MOST_ROWS = (192 << 10, 320 << 10), (1, 2), 4
 #: How often the layers of several cores are cut.
 MOST_CUTS = 16
 #: Cycles over LBgeo from which a program of several cores is compared with one for one core.
@@ -81,7 +85,34 @@ class NpuBackend:
         return min(both, key=lambda made: float(made.report["simulated_cycles"]))
 
     def _on_cores(self, segment: Segment, layers: list[Layer], planner: Planner) -> DeviceProgram | None:
-        """With rows divided among cores; values pass through memory before a layer that found no room on chip.
+        """With rows divided among cores, in the best of several ways; None where none fits."""
+        if not can_divide(self.machine):
+            return None
+        best, found = math.inf, None
+        manner, small = Manner(CHUNKS_BYTES[0]), True
+
+        def improves(other: Manner) -> bool:
+            nonlocal best, found, manner, small
+            build = self._divided(segment, layers, planner, other)
+            small = small and build is not None and len(build.program.steps) <= MOST_STEPS
+            if build is None or build.least >= best:
+                return False
+            best, found, manner = build.least, build, other
+            return True
+
+        improves(manner)
+        # Layers of few rows may want fewer cores: rows are passed less often.
+        heights = sorted({tallest(layer) for layer in layers if divisible(layer)})
+        for rows in (h for h in heights if 1 < h <= MOST_ROWS * self.machine["machine.cores"]):
+            owners = manner.owners
+            if not small or not any([improves(replace(manner, owners=(*owners, (rows, count)))) for count in FEWER]):
+                break
+        for size in CHUNKS_BYTES[1:] if small else ():
+            improves(replace(manner, chunk_bytes=size))
+        return None if found is None else found.finish()
+
+    def _divided(self, segment: Segment, layers: list[Layer], planner: Planner, manner: Manner) -> _Build | None:
+        """A draft with rows divided; values pass through memory before a layer that found no room on chip.
 
         A layer that finds none even so runs on one core.
         """
@@ -89,11 +120,13 @@ class NpuBackend:
         cuts: set[int] = set()
         alone: set[int] = set()
         for _ in range(MOST_CUTS):
-            plan = divided_plan(planner, layers, returned, cuts, alone)
+            plan = divided_plan(planner, layers, returned, manner, cuts, alone)
             if plan is None:
                 return None
             try:
-                return _Build(segment, layers, plan, planner.costs).finish()
+                build = _Build(segment, layers, plan, planner.costs)
+                build.draft()
+                return build
             except AllocationError as error:
                 if error.op in alone:
                     return None
@@ -160,25 +193,23 @@ class _Build:
         allocate(self.program, ACC, self.machine.acc_bytes)
         self.regions = {1: input_bytes, 2: output_bytes, 3: _end(self.program, SCRATCH)}
         self.emitter = Emitter()
-        self.arrangements = None if self.several else Arrangements(self.program, self.machine, self._cycles)
+        arrangements = CoreArrangements if self.several else Arrangements
+        self.arrangements = arrangements(self.program, self.machine, self._cycles)
 
     def draft(self) -> None:
         """Try one arrangement; `AllocationError` when none fits."""
-        if self.arrangements is not None:
-            self.arrangements.draft()
+        self.arrangements.draft()
 
     @property
     def least(self) -> float:
         """The least cycles of what was tried."""
-        return math.inf if self.arrangements is None else self.arrangements.least
+        return self.arrangements.least
 
     def finish(self) -> DeviceProgram:
         """The program in its fastest arrangement; `AllocationError` when none fits."""
-        program, way = self.program, None
-        if self.arrangements is None:
-            took, way = fastest_on_cores(program, self.machine, self._cycles)
-        else:
-            took = self.arrangements.all()
+        program = self.program
+        took = self.arrangements.all()
+        way = self.arrangements.way if isinstance(self.arrangements, CoreArrangements) else None
         items = None if way is None else schedule(program, self.machine, way).order[0]
         description = {"machine": self.machine.name} | describe(program, self.layers, self.segment, self.machine, items)
         container, waits = self._packed(program, description, way)

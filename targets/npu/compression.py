@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 import gadl.targets.npu._sim as _sim
-from gadl.compiler.ir.types import Array
+from gadl.compiler.ir.types import Array, Requant
 
 from .expand.weights import packed_weights
 from .layers import Layer, window_of
@@ -64,17 +64,20 @@ def packed_part(machine: Machine, layers: Sequence[Layer]) -> float:
 
 
 def least_bytes(machine: Machine, layer: Layer) -> float:
-    """Bytes of a layer's constants that every schedule loads, whatever it cuts them into and keeps as streams.
+    """Bytes of a layer's constants that every schedule loads, whatever it cuts them into and keeps as streams: weights, biases and
+    the parameters of each channel's requantisation.
 
     A layer's constants reach the chip in chunks that the plan chooses, so the stream of a whole tensor is no limit: blocks that
     begin elsewhere may hold less. Products whose chunks are runs of their packed weights count the best cuts at any byte; all
-    else counts byte by byte, each with its own width and one bit of a mask, or whole. Biases share blocks with weights, so they
-    count no mask.
+    else counts byte by byte, each with its own width and one bit of a mask, or whole. Biases and
+    parameters share blocks with weights, so they count no mask.
     """
+    requant: Requant | None = layer.op.attrs.get("requant")
+    vectors = () if requant is None or not requant.per_channel else (requant.multiplier.astype(np.int32), requant.shift.astype(np.int8))
     if not decodes(machine):
-        return sum(v.type.size_bytes for v in layer.op.inputs if v.is_constant)
+        return sum(v.type.size_bytes for v in layer.op.inputs if v.is_constant) + sum(v.nbytes for v in vectors)
     product = layer.op.name in ("conv", "linear")
-    bits = 0
+    bits = sum(_least(vector, "bias", layer) for vector in vectors)
     for position, value in enumerate(layer.op.operands):
         if value is None or value.data is None:
             continue

@@ -7,14 +7,14 @@ rows of each core. A value stays on chip, with the rows that its core computes o
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from typing import Any
 
 import numpy as np
 
 from gadl.compiler.ir.graph import Value
 from gadl.compiler.ir.types import Array
-from gadl.passes.plan.division import Division, Range, owned, without
+from gadl.passes.plan.division import NONE, Case, Division, Range, owned, without
 from gadl.passes.plan.plan import LayerPlan
 from gadl.passes.plan.program import Buffer, Ref, Region
 from gadl.passes.plan.rows import RowLayer, RowMap
@@ -72,9 +72,9 @@ def divisible(layer: Layer) -> bool:
     return reads is not None and all(shape is not None and shape.images == 1 for shape in shapes)
 
 
-def in_parts(layer: Layer, cores: int) -> bool:
-    """True for reductions that every core does for its own rows first."""
-    return is_reduction(layer) and layer.op.inputs[0].dtype.is_integer and shape_of(layer.op.inputs[0]).rows >= cores
+def in_parts(layer: Layer, parts: int) -> bool:
+    """True for reductions that every owner of the operand does for its own rows first."""
+    return is_reduction(layer) and layer.op.inputs[0].dtype.is_integer and shape_of(layer.op.inputs[0]).rows >= parts > 1
 
 
 def may_spread(layer: Layer) -> bool:
@@ -82,21 +82,22 @@ def may_spread(layer: Layer) -> bool:
     return layer.op.name in ("conv", "linear") and shape_of(layer.result).rows == 1
 
 
-def rows_of(layers: Sequence[Layer], cores: int) -> tuple[list[RowLayer], dict[int, int]]:
-    """The layers as the division sees them, and the rows of every value (by `id`).
+def rows_of(layers: Sequence[Layer], cores: int, owners: dict[int, int]) -> tuple[list[RowLayer], dict[int, int]]:
+    """The layers as the division sees them, and the rows of every value (by `id`); partial results go to `owners` as well.
 
-    Partial results of a reduction are made and read where the result is: every core reads its own rows.
+    Partial results of a reduction are made and read where the result is: every owner reads its own rows.
     """
     found, heights = [], {}
     for layer in layers:
         reads = row_reads(layer) or []
-        if in_parts(layer, cores):
+        parts = owners.get(id(layer.op.inputs[0]), 0) or cores
+        if in_parts(layer, parts):
             value = layer.op.inputs[0]
             heights[id(value)] = shape_of(value).rows
-            heights[id(layer.op)] = cores
-            bounds = np.array(owned(heights[id(value)], cores), np.int64)
+            heights[id(layer.op)] = owners[id(layer.op)] = parts
+            bounds = np.array(owned(heights[id(value)], parts), np.int64)
             found.append(RowLayer(id(layer.op), ((id(value), RowMap(bounds[:, 0], bounds[:, 1])),)))
-            found.append(RowLayer(id(layer.result), ((id(layer.op), RowMap.whole(1, cores)),)))
+            found.append(RowLayer(id(layer.result), ((id(layer.op), RowMap.whole(1, parts)),)))
             heights[id(layer.result)] = 1
             continue
         found.append(RowLayer(id(layer.result), tuple((id(v), m) for v, m in reads)))
@@ -112,6 +113,15 @@ def shape_of(value: Value) -> RowShape:
     return shape
 
 
+def division(
+    layers: Sequence[Layer], plans: Sequence[LayerPlan], cores: int, stored: Set[int], exchange: Callable[[Case], bool]
+) -> Division:
+    """The division of a run of layers among cores."""
+    owners = {id(layer.result): plan.owners for layer, plan in zip(layers, plans, strict=True) if plan.owners}
+    spread = {id(layer.result) for layer, plan in zip(layers, plans) if plan.spread and may_spread(layer)}
+    return Division(*rows_of(layers, cores, owners), cores, stored, exchange, spread, owners)
+
+
 class DividedExpansion:
     """Expands a run of layers; `stored` are the results (by `id`) that must reach memory whole."""
 
@@ -122,9 +132,9 @@ class DividedExpansion:
         self.plans = {layer.index: plan for layer, plan in zip(layers, plans, strict=True)}
         self.stored = stored
         exchanged = {id(layer.result) for layer, plan in zip(layers, plans) if plan.exchanged}
-        exchanged |= {id(layer.op) for layer in layers if in_parts(layer, cores)}
+        exchanged |= {id(layer.op) for layer in layers if is_reduction(layer)}
         self.spread = {id(layer.result) for layer, plan in zip(layers, plans) if plan.spread and may_spread(layer)}
-        self.division = Division(*rows_of(layers, cores), cores, stored, lambda case: case.value in exchanged, self.spread)
+        self.division = division(layers, plans, cores, stored, lambda case: case.value in exchanged)
         self.buffers: dict[int, Buffer] = {}
         self.live: dict[tuple[int, int], Live] = {}
         #: Values, and the cores that have yet to load rows of them.
@@ -144,7 +154,7 @@ class DividedExpansion:
             if id(layer.result) in self.spread:
                 self._spread(layer, operands)
                 continue
-            if in_parts(layer, self.cores):
+            if id(layer.op) in self.division.made:
                 self._reduce(layer)
             else:
                 self._compute(layer, operands)
@@ -186,33 +196,56 @@ class DividedExpansion:
         kernel = _kernel(context, layer, plan)
         bands = {core: {id(v): self.live[id(v), core].band for v in operands} for core in busy}
         chunks = kernel.chunks() if isinstance(kernel, _WindowKernel) else [(0, Span(0, 0))]
+        parts = {core: self._parts(layer, core, len(chunks) == 1) for core in busy}
         for number, channels in chunks:
             for core in busy:
                 context.core = core
-                low, high = self.division.made[result][core]
                 target = self.live[result, core].band
-                if isinstance(kernel, _WindowKernel):
-                    kernel.chunk(number, channels, Span(low, high - low), bands[core], target)
-                    continue
                 if isinstance(kernel, _ReductionKernel):
                     # Every core that needs the result computes it.
                     kernel.taken = 0
                     x = operands[0]
                     kernel.take(Span(0, shape_of(x).rows), bands[core][id(x)], 1)
-                kernel.rows(Span(low, high - low), bands[core], target)
+                for rows in parts[core]:
+                    if isinstance(kernel, _WindowKernel):
+                        kernel.chunk(number, channels, rows, bands[core], target)
+                    else:
+                        kernel.rows(rows, bands[core], target)
+
+    def _parts(self, layer: Layer, core: int, apart: bool) -> list[Span]:
+        """The rows that a core makes, in the order in which it makes them.
+
+        Where they may lie `apart`, those that others load come first and those that read what others made come last, so that the
+        passing of rows is hidden behind the rest.
+        """
+        low, high = self.division.made[id(layer.result)][core]
+        if not apart:
+            return [Span(low, high - low)]
+        rows = np.arange(low, high)
+        early, late = np.zeros(len(rows), bool), np.zeros(len(rows), bool)
+        for start, end in self.division.stores(id(layer.result), core) if id(layer.result) not in self.stored else ():
+            early |= (rows >= start) & (rows < end)
+        for value, reads in row_reads(layer) or ():
+            if self.division.loads(id(value), core) and id(value) in self.division.made:
+                first, last = self.division.made[id(value)][core]
+                late |= (reads.low[low:high] < first) | (reads.high[low:high] > last)
+        rank = np.where(late, 2, np.where(early, 0, 1))
+        edges = [0, *(np.flatnonzero(np.diff(rank)) + 1).tolist(), len(rows)]
+        spans = [(int(rank[a]), Span(low + a, b - a)) for a, b in zip(edges, edges[1:])]
+        return [span for _, span in sorted(spans, key=lambda item: item[0])]
 
     def _reduce(self, layer: Layer) -> None:
         """Partial results of every core's rows; who needs the result loads those of the others."""
         context, x = self.context, layer.op.inputs[0]
         kind, shape = partial_type(layer), shape_of(x)
-        size = partial_bytes(layer, 1)
-        part = context.tile(self.cores * size, "partial")
-        there = context.program.buffer(SCRATCH, self.cores * size, "partial", 64)
+        size, parts = partial_bytes(layer, 1), self.division.heights[id(layer.op)]
+        part = context.tile(parts * size, "partial")
+        there = context.program.buffer(SCRATCH, parts * size, "partial", 64)
         makers = [core for core, (low, high) in enumerate(self.division.made[id(layer.result)]) if high > low]
-        for core, (low, high) in enumerate(owned(shape.rows, self.cores)):
+        for core, (low, high) in enumerate(owned(shape.rows, parts)):
             context.core = core
             reduce_part(context, layer, Span(low, high - low), shape, self.live[id(x), core].band, kind, part, core)
-        senders = [core for core in range(self.cores) if any(other != core for other in makers)]
+        senders = [core for core in range(parts) if any(other != core for other in makers)]
         for core in senders:
             context.core = core
             context.store(Tile(part.buffer, core * size), there, core * size, [CopyDim(size, 1, 1)])
@@ -221,11 +254,11 @@ class DividedExpansion:
             context.step(LOADING, SIGNAL, {}, [Region(there, core * size, size)], [])
         for core in makers:
             context.core = core
-            for low, high in without((0, self.cores), (core, core + 1)):
+            for low, high in without((0, parts), (core, core + 1) if core < parts else NONE):
                 context.load(there, low * size, Tile(part.buffer, low * size), [CopyDim((high - low) * size, 1, 1)])
             kernel = _kernel(context, layer, self.plans[layer.index])
             if isinstance(kernel, _ReductionKernel):
-                kernel.part, kernel.taken = part, self.cores
+                kernel.part, kernel.taken = part, parts
             kernel.rows(Span(0, 1), {}, self.live[id(layer.result), core].band)
 
     def _spread(self, layer: Layer, operands: list[Value]) -> None:

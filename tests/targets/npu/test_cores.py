@@ -19,8 +19,8 @@ from gadl.targets.base import segments_of
 from gadl.targets.npu import _sim
 from gadl.targets.npu.backend import NpuBackend
 from gadl.targets.npu.container import Container, core_code
-from gadl.targets.npu.cores import divided_plan
 from gadl.targets.npu.costs import Costs
+from gadl.targets.npu.division import Manner, divided_plan
 from gadl.targets.npu.expand.cores import divisible
 from gadl.targets.npu.instruction import Instruction, decode, encode
 from gadl.targets.npu.isa import Queue
@@ -53,7 +53,10 @@ def divided_at_random(data: st.DataObject, layers: list[Layer]) -> Plan:
             continue
         if data.draw(st.integers(0, 5)) == 0:
             close()
-        run.append(LayerPlan(layer.ops, channels=data.draw(st.sampled_from((0, 0, 5, 16))), exchanged=data.draw(st.booleans()), spread=data.draw(st.booleans())))
+        run.append(LayerPlan(
+            layer.ops, channels=data.draw(st.sampled_from((0, 0, 5, 16))), exchanged=data.draw(st.booleans()),
+            owners=data.draw(st.sampled_from((0, 0, 1, 2, 3, 4))), spread=data.draw(st.booleans()),
+        ))  # fmt: skip
     close()
     return Plan(tuple(groups))
 
@@ -94,7 +97,7 @@ def compiled(kinds: list[str], height: int) -> bytes:
     made = placed(graph, feeds, machine=LARGE)
     (segment,) = segments_of(made.ops, made.outputs)
     layers = layers_of(segment)
-    plan = divided_plan(Planner(Costs(LARGE), LARGE.sram_bytes // 2), layers, {id(v) for v in segment.outputs})
+    plan = divided_plan(Planner(Costs(LARGE), LARGE.sram_bytes // 2), layers, {id(v) for v in segment.outputs}, Manner(192 << 10))
     assert plan is not None
     return NpuBackend(LARGE).compile(segment, plan).code
 
