@@ -21,6 +21,10 @@ from .tiling import Floats
 BEAM = 24
 #: Results of one group of which every subset is tried as kept; of more, all or none.
 MOST_SUBSETS = 3
+#: A kept value's buffer has room for what goes over it from the beginning: how much more than the value takes.
+MOST_GROWTH = 1.6
+#: More bytes than any memory has, for what cannot be.
+FAR = 1e15
 
 
 @dataclass(frozen=True)
@@ -55,13 +59,26 @@ class Crossing:
 
 
 @dataclass(frozen=True)
+class Over:
+    """A result that takes the place of a value in one iteration, `block` rows at a time (0: all), with constants that come again
+    for each block where `streamed`; both together take `span` bytes.
+    """
+
+    value: int
+    result: int
+    span: int
+    block: int = 0
+    streamed: bool = False
+
+
+@dataclass(frozen=True)
 class Ways:
     """How layers `[first, end)` may run as one group; vectors are over the ways.
 
     `parts` is the number of iterations (0: a layer from memory to memory, alone on the chip), `work` the cycles of the busiest
     engine, memory aside, `inside` the bytes of values that live within the group. `constants` lie on chip to the end where
     `resident`; elsewhere `piece` bytes of them at a time. `shared`: where all happens in one iteration, a kept result takes the
-    place of an operand.
+    place of an operand that it is as large as. `over`: the result goes over an operand, which nobody reads afterwards.
     """
 
     first: int
@@ -75,16 +92,18 @@ class Ways:
     reads: tuple[Crossing, ...] = ()
     results: tuple[Crossing, ...] = ()
     shared: bool = False
+    over: Over | None = None
 
 
 @dataclass(frozen=True)
 class Cut:
-    """A group that was chosen: layers `[first, end)`, iterations, and the results that stay on chip."""
+    """A group that was chosen: layers `[first, end)`, iterations, the results that stay on chip, and if one goes over an operand."""
 
     first: int
     end: int
     parts: int
     kept: frozenset[int]
+    over: Over | None = None
 
 
 @dataclass(frozen=True)
@@ -96,6 +115,7 @@ class _Label:
     before: _Label | None = None
     live: int = 0  # bytes of what is kept
     until: int = -1  # the last layer that reads any of it
+    roomy: tuple[int, int] = (0, 0)  # a kept value whose buffer has room for those before it, and the bytes of that
 
     def worth(self, rate: float) -> float:
         """When memory would be done with what is on chip: the label's rank."""
@@ -162,16 +182,31 @@ class CutSearch:
                     loaded[row] += item.size
                     bands[row] += item.band
                     awaited[row] += item.first
+            if ways.over is not None:
+                there = self._there(ways.over.value, label)
+                bands[row] += self._place(ways.over, label) - there
+                if ways.over.value in label.kept and ways.over.span > MOST_GROWTH * there:
+                    bands[row] = FAR
         for kept in self._choices(ways):
             stored = sum(item.size for item in ways.results if item.value not in kept)
-            held = live + bands + sum(item.band for item in ways.results if item.value not in kept)
-            held = held + sum(item.size for item in ways.results if item.value in kept) * ~(ways.shared & (ways.parts == 1))
+            held = live + bands
+            if ways.over is None:
+                held = held + sum(item.band for item in ways.results if item.value not in kept)
+                held = held + sum(item.size for item in ways.results if item.value in kept) * ~(ways.shared & (ways.parts == 1))
             then, left = self._advance(ways, time, stock, held, loaded, awaited, stored)
             if np.isfinite(then).any():
                 bucket.time.append(then)
                 bucket.stock.append(left)
                 bucket.origin.append((ways, labels, kept))
                 bucket.bare.append(np.repeat(free & (not kept), len(ways.parts)))
+
+    def _there(self, value: int, label: _Label) -> int:
+        """Bytes on chip for a value that is kept there, or loaded whole."""
+        return label.roomy[1] if label.roomy[0] == value and value in label.kept else self.sizes[value]
+
+    def _place(self, over: Over, label: _Label) -> int:
+        """Bytes on chip for a value and the result that goes over it."""
+        return max(self._there(over.value, label), over.span)
 
     def _choices(self, ways: Ways) -> list[frozenset[int]]:
         values = [item.value for item in ways.results if item.value in self.sizes]
@@ -225,9 +260,14 @@ class CutSearch:
             if stock[index] <= most.get(alive, -1.0):
                 continue
             most[alive] = float(stock[index])
-            cut = Cut(ways.first, ways.end, int(ways.parts[way]), kept)
+            cut = Cut(ways.first, ways.end, int(ways.parts[way]), kept, ways.over)
+            roomy = labels[row].roomy
+            if ways.over is not None and kept:
+                roomy = ways.over.result, self._place(ways.over, labels[row])
+            roomy = roomy if roomy[0] in alive else (0, 0)
             live, until = sum(self.sizes[v] for v in alive), max((self.last[v] for v in alive), default=-1)
-            found.append(_Label(float(time[index]), float(stock[index]), alive, cut, labels[row], live, until))
+            live += roomy[1] - self.sizes[roomy[0]] if roomy[1] else 0
+            found.append(_Label(float(time[index]), float(stock[index]), alive, cut, labels[row], live, until, roomy))
         found.sort(key=lambda label: label.worth(self.memory.constant_rate))
         # A layer that wants the chip for itself ends all labels that keep something.
         return [*found[:BEAM], *[label for label in found[BEAM:] if not label.kept][:1]]

@@ -32,6 +32,7 @@ class LayerPlan:
     of `rows` and `channels`; `weights_resident`: all weights stay on chip for the whole layer. In a group `channels` is the
     chunk of output channels whose weights are loaded at a time (0: all), and the group decides on rows. `kept`: the result
     stays on chip, whole, until its last reader has run, for later groups; who cannot read it there finds it in memory.
+    `in_place`: where all rows run at once, the result takes the bytes of the layer's operand, if nobody reads that afterwards.
     `exchanged`: where several cores divide the rows, they pass those that others need through memory; otherwise each core
     computes all that it needs. `owners`: how many of them divide the rows (0: all). `spread`: cores divide the chunks of channels
     of a result of one row, and pass them through memory.
@@ -43,6 +44,7 @@ class LayerPlan:
     order: LoopOrder = LoopOrder.ROWS
     weights_resident: bool = True
     kept: bool = False
+    in_place: bool = False
     exchanged: bool = False
     owners: int = 0
     spread: bool = False
@@ -103,6 +105,7 @@ def _layer(data: dict[str, Any]) -> LayerPlan:
         LoopOrder(data["order"]),
         bool(data["weights_resident"]),
         bool(data["kept"]),
+        bool(data.get("in_place", False)),
         bool(data.get("exchanged", False)),
         int(data.get("owners", 0)),
         bool(data.get("spread", False)),

@@ -31,13 +31,15 @@ from .expand.matmul import expand_matmul
 from .expand.movement import expand_movement
 from .expand.pooling import expand_reduction
 from .expand.window import WindowExpansion
+from .in_place import chains_of
 from .layers import Layer, in_logical_order, layers_of, memory_strides
 from .machine import Machine
 from .planner import Planner, Refused
 from .profile import describe
 
-#: Parts of SRAM that plans are drafted with; what is left takes the gaps between buffers.
-BUDGETS = (0.9, 0.96, 0.62)
+#: Parts of SRAM that plans are drafted with (what is left takes the gaps between buffers), and whether results may go over
+#: operands; the last where none of the others fits.
+DRAFTS = ((0.9, False), (0.96, False), (0.9, True), (0.62, False))
 #: Longest program of which more than one draft is made.
 MOST_STEPS = 12_000
 #: What remains of the budget when a layer by itself found no place, and how often planning is tried.
@@ -71,7 +73,7 @@ class NpuBackend:
                 return _Build(segment, layers, plan, costs).finish()
             except AllocationError as error:
                 raise self._too_large(layers, error) from error
-        planner = Planner(costs, int(self.machine.sram_bytes * BUDGETS[0]))
+        planner = Planner(costs, int(self.machine.sram_bytes * DRAFTS[0][0]))
         divided = self._on_cores(segment, layers, planner) if groups else None
         if divided is not None and divided.report["simulated_cycles"] <= ENOUGH * divided.report["lbgeo_cycles"]:
             return divided
@@ -154,9 +156,12 @@ class NpuBackend:
     def _drafts(self, segment: Segment, layers: list[Layer], costs: Costs) -> list[_Build]:
         """Plans for different budgets, each in one arrangement; those that fit."""
         found: dict[Plan, _Build] = {}
-        for share in BUDGETS:
+        for share, in_place in DRAFTS:
+            if found and (share, in_place) == DRAFTS[-1]:
+                break
             try:
-                plan = Planner(costs, int(self.machine.sram_bytes * share)).grouped(layers, {id(v) for v in segment.outputs})
+                planner = Planner(costs, int(self.machine.sram_bytes * share), in_place)
+                plan = planner.grouped(layers, {id(v) for v in segment.outputs})
                 if plan not in found:
                     build = _Build(segment, layers, plan, costs)
                     build.draft()
@@ -340,8 +345,9 @@ def _expand(context: Expansion, layers: list[Layer], plan: Plan, segment: Segmen
     by_op = {layer.ops[0]: layer for layer in layers}
     by_rows = {id(op) for g in plan.groups if g.iterations and g.cores == 1 for p in g.layers for op in (by_op[p.ops[0]].op, by_op[p.ops[0]].lut)}
     last = {id(v): layer.index for layer in layers for v in layer.op.inputs}
-    for group in plan.groups:
-        members = [by_op[p.ops[0]] for p in group.layers]
+    groups = [([by_op[p.ops[0]] for p in group.layers], group) for group in plan.groups]
+    chains = chains_of(context.costs, groups, last)
+    for number, (members, group) in enumerate(groups):
         if group.cores > 1 and isinstance(context, CoreExpansion):
             run = {id(op) for layer in members for op in (layer.op, layer.lut)}
             whole = {id(m.result) for m in members if id(m.result) in returned or any(id(u) not in run for u in m.result.users)}
@@ -358,7 +364,8 @@ def _expand(context: Expansion, layers: list[Layer], plan: Plan, segment: Segmen
             id(v) for v in (layer.result for layer in members)
             if id(v) in returned or any(id(user) not in (by_rows if id(v) in kept else inside) for user in v.users)
         }  # fmt: skip
-        GroupExpansion(context, members, group, stored, kept, last).run()
+        here = {value: chain for (at, value), chain in chains.items() if at == number}
+        GroupExpansion(context, members, group, stored, kept, last, here).run()
 
 
 def expand_layer(context: Expansion, layer: Layer, plan: LayerPlan) -> None:

@@ -72,8 +72,10 @@ def least_bytes(machine: Machine, layer: Layer) -> float:
     else counts byte by byte, each with its own width and one bit of a mask, or whole. Biases and
     parameters share blocks with weights, so they count no mask.
     """
-    requant: Requant | None = layer.op.attrs.get("requant")
-    vectors = () if requant is None or not requant.per_channel else (requant.multiplier.astype(np.int32), requant.shift.astype(np.int8))
+    requant = layer.op.attrs.get("requant")
+    vectors: tuple[Array, ...] = ()
+    if isinstance(requant, Requant) and requant.per_channel:
+        vectors = (requant.multiplier.astype(np.int32), requant.shift.astype(np.int8))
     if not decodes(machine):
         return sum(v.type.size_bytes for v in layer.op.inputs if v.is_constant) + sum(v.nbytes for v in vectors)
     product = layer.op.name in ("conv", "linear")

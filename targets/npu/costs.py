@@ -113,15 +113,19 @@ class Costs:
     def _read_cycles(self, window: Window, rows: int, columns: int, channels: int, dtype: DType) -> tuple[float, float]:
         """Cycles in which one group of banks delivers a product's operand, and its weights."""
         machine = self.machine
+        bandwidth = machine["sram.banks"] * machine["sram.bank_bytes"] / machine["sram.groups"]
+        weights = channels * window.kh * window.kw * (1 if window.depthwise else window.group_ic)
+        return self.operand_bytes(window, Piece(rows, columns, channels), dtype) / bandwidth, weights / bandwidth
+
+    def operand_bytes(self, window: Window, piece: Piece, dtype: DType) -> int:
+        """Bytes of its operand that one product reads: once for each block of output channels."""
+        rows, columns, channels = piece.rows, piece.columns, piece.channels
         reach = [min((n - 1) * s + (k - 1) * d + 1, extent) for n, s, k, d, extent in (
             (rows, window.stride_h, window.kh, window.dilation_h, window.ih),
             (columns, window.stride_w, window.kw, window.dilation_w, window.iw),
         )]  # fmt: skip
-        passes = 1 if window.depthwise else -(-channels // machine.integer("mma.shape.1"))
-        size = reach[0] * reach[1] * (channels if window.depthwise else window.ic) * dtype.size_bytes * passes
-        weights = channels * window.kh * window.kw * (1 if window.depthwise else window.group_ic)
-        bandwidth = machine["sram.banks"] * machine["sram.bank_bytes"] / machine["sram.groups"]
-        return size / bandwidth, weights / bandwidth
+        passes = 1 if window.depthwise else -(-channels // self.machine.integer("mma.shape.1"))
+        return reach[0] * reach[1] * (channels if window.depthwise else window.ic) * dtype.size_bytes * passes
 
     def accumulator_piece(self, window: Window, rows: int, channels: int, dtype: DType) -> Piece:
         """The cheapest split of a tile over two accumulator buffers, so that draining overlaps the next product."""

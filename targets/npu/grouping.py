@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gadl.passes.plan.cuts import Crossing, Ways
+from gadl.passes.plan.cuts import Crossing, Over, Ways
 from gadl.passes.plan.rows import RowFlow
 from gadl.passes.plan.tiling import Floats
 
@@ -18,6 +18,7 @@ from .bounds import windows_of
 from .costs import Costs
 from .expand.bands import row_shape
 from .expand.group import may_keep
+from .in_place import InPlace, reads_all, ways_in_place
 from .layers import Layer
 from .rowwise import band_bytes, is_reduction, row_layers, row_reads, weight_bytes
 
@@ -79,13 +80,16 @@ class LayerFacts:
     result: Operand
     images: int
     shared: bool  # a sum whose result may take the place of its second operand
+    over: tuple[InPlace, ...]  # ways to put the result over the first operand
 
 
 class GroupCosts:
-    """Estimates for the layers of one segment within `budget` bytes of SRAM. `returned` are values that somebody outside reads."""
+    """Estimates for the layers of one segment within `budget` bytes of SRAM. `returned` are values that somebody outside reads;
+    `in_place`: results may go over operands.
+    """
 
-    def __init__(self, costs: Costs, layers: list[Layer], returned: set[int], budget: int) -> None:
-        self.costs, self.layers, self.budget = costs, layers, budget
+    def __init__(self, costs: Costs, layers: list[Layer], returned: set[int], budget: int, in_place: bool) -> None:
+        self.costs, self.layers, self.budget, self.in_place = costs, layers, budget, in_place
         self.last_reader: dict[int, int] = {id(v): index for index, layer in enumerate(layers) for v in layer.op.inputs}
         self.last_reader |= dict.fromkeys(returned, len(layers))
         self.facts = [self._facts(index, layer) for index, layer in enumerate(layers)]
@@ -140,7 +144,9 @@ class GroupCosts:
         piece = weights * chunk // shape.channels if chunk else weights
         mixed = layer.op.name not in ("conv", "linear", "conv_transpose")
         result = Operand(id(layer.result), size, shape.rows, shape.row_bytes, 0.0, 0.0, mixed)
-        return LayerFacts(array, vector, size, weights, piece, shape.rows, tuple(operands), result, shape.images, shared)
+        alone = self.in_place and operands and self.last_reader[operands[0].value] == index
+        over = ways_in_place(self.costs, layer) if alone else []
+        return LayerFacts(array, vector, size, weights, piece, shape.rows, tuple(operands), result, shape.images, shared, tuple(over))
 
     @lru_cache(maxsize=65536)  # noqa: B019  (lives as long as the search)
     def _cycles(self, layer: Layer, rows: int) -> tuple[float, float]:
@@ -250,11 +256,25 @@ class GroupCosts:
             work = np.where(resident, np.maximum(array, vector), array + vector)
             total = np.asarray(least + sum((c.band for c in (*reads, *results)), np.zeros(count)))
             chosen = _pareto(work, total, fits)
+            if single and facts.operands and facts.operands[0].value in self.sizes:
+                yield from (self._over(first, facts, way, reads, results) for way in facts.over)
             yield Ways(
                 first, end, ITERATIONS[chosen].astype(float), work[chosen], within[chosen], weights, resident[chosen],
                 CHUNKS * facts.chunk if single else weights, tuple(_chosen(c, chosen) for c in reads),
                 tuple(_chosen(c, chosen) for c in results), single and facts.shared,
             )  # fmt: skip
+
+    def _over(self, index: int, facts: LayerFacts, way: InPlace, reads: list[Crossing], results: list[Crossing]) -> Ways:
+        """A layer by itself whose result goes over its operand."""
+        whole = reads_all(self.layers[index]) and not way.streamed
+        passes = -(-facts.rows // way.block) if way.streamed else 1
+        over = Over(facts.operands[0].value, facts.result.value, way.span, way.block, way.streamed)
+        one = np.ones(1)
+        return Ways(
+            index, index + 1, one, one * max(way.array, way.vector), one * way.beside, facts.weights * passes, one < 0,
+            facts.weights if whole else CHUNKS * facts.chunk, tuple(_chosen(c, [0]) for c in reads),
+            tuple(_chosen(c, [0]) for c in results), over=over,
+        )  # fmt: skip
 
     def _peak(self, first: int, end: int) -> float:
         """SRAM in use at most when every layer runs at once: values from the first to the last layer that touches them."""

@@ -17,6 +17,7 @@ from .costs import Costs, WindowTraffic
 from .expand.bands import row_shape
 from .expand.matmul import matmul_window
 from .grouping import GroupCosts, chunk_channels
+from .in_place import reads_all
 from .layers import Layer, Window, window_of
 from .rowwise import band_bytes, row_layers, weight_bytes
 
@@ -25,10 +26,12 @@ Refused = tuple[int, int, int]
 
 
 class Planner:
-    """Plans the layers of a segment. `budget` is the SRAM in bytes that a layer by itself, or a group, may use."""
+    """Plans the layers of a segment. `budget` is the SRAM in bytes that a layer by itself, or a group, may use; `in_place`: results
+    may go over operands.
+    """
 
-    def __init__(self, costs: Costs, budget: int) -> None:
-        self.costs, self.budget = costs, budget
+    def __init__(self, costs: Costs, budget: int, in_place: bool = False) -> None:
+        self.costs, self.budget, self.in_place = costs, budget, in_place
 
     def plan(self, layers: list[Layer]) -> Plan:
         """Layer by layer; `GADL-P001` when a layer's smallest tile does not fit."""
@@ -39,7 +42,7 @@ class Planner:
 
         `returned` are the values (by `id`) that somebody outside reads, `refused` the groups that found no place before.
         """
-        costs = GroupCosts(self.costs, layers, returned, self.budget)
+        costs = GroupCosts(self.costs, layers, returned, self.budget, self.in_place)
         machine = self.costs.machine
         memory = Memory(
             self.budget, machine["dram.bytes_per_cycle"] * machine["dram.eff"], machine["dma.issue"] + machine["dram.latency_rd"],
@@ -71,10 +74,13 @@ class Planner:
         if cut.parts == 0:
             return self._alone(members[0])
         unit = self.costs.machine.integer("mma.shape.1")
-        plans = (
-            LayerPlan(m.ops, channels=chunk_channels(m, unit) if cut.parts == 1 else 0, kept=id(m.result) in cut.kept)
-            for m in members
-        )
+        plans = []
+        for member in members:
+            whole = cut.parts != 1 or (cut.over is not None and not cut.over.streamed and reads_all(member))
+            channels, rows = 0 if whole else chunk_channels(member, unit), 0 if cut.over is None else cut.over.block
+            if cut.over is not None and cut.over.streamed:
+                channels = channels or member.result.shape[1]
+            plans.append(LayerPlan(member.ops, rows, channels, kept=id(member.result) in cut.kept, in_place=cut.over is not None))
         return GroupPlan(tuple(plans), cut.parts)
 
     def _alone(self, layer: Layer) -> GroupPlan:

@@ -13,11 +13,12 @@ from gadl.passes.plan.plan import GroupPlan, LayerPlan, LoopOrder, Plan
 from gadl.passes.plan.tiling import even_splits
 from gadl.targets.base import DeviceProgram, Segment
 
-from .backend import BUDGETS, NpuBackend
+from .backend import DRAFTS, NpuBackend
 from .bounds import segment_bounds
 from .compression import compressed_sizes
 from .costs import Costs
 from .grouping import chunk_channels
+from .in_place import reads_all, ways_in_place
 from .layers import Layer, layers_of
 from .machine import Machine
 from .planner import Planner
@@ -122,7 +123,7 @@ class NpuSpace:
         """A legal plan one move away; the plan itself where no move was found."""
         moves = (
             self._iterate, self._iterate, self._iterate, self._shift, self._shift, self._shift, self._chunk, self._chunk,
-            self._chunk_all, self._split, self._merge, self._keep, self._isolate, self._absorb, self._tile, self._tile,
+            self._chunk_all, self._split, self._merge, self._keep, self._put_over, self._isolate, self._absorb, self._tile, self._tile,
         )  # fmt: skip
         for _ in range(_ATTEMPTS):
             groups = rng.choice(moves)(list(plan.groups), rng)
@@ -219,6 +220,25 @@ class NpuSpace:
         groups[index] = replace(group, layers=(*group.layers[:at], changed, *group.layers[at + 1 :]))
         return groups
 
+    def _put_over(self, groups: list[GroupPlan], rng: random.Random) -> list[GroupPlan] | None:
+        """A result goes over its operand in another way, or no longer does."""
+        index = rng.randrange(len(groups))
+        group = groups[index]
+        at = rng.randrange(len(group.layers))
+        layer, plan = self._members(group)[at], group.layers[at]
+        if group.iterations != 1 or group.cores != 1:
+            return None
+        ways = ways_in_place(self.costs, layer)
+        way = rng.choice([None, *ways]) if plan.in_place else rng.choice(ways) if ways else None
+        if way is None and not plan.in_place:
+            return None
+        changed = replace(plan, in_place=way is not None, rows=0 if way is None else way.block)
+        if reads_all(layer):
+            each = plan.channels or chunk_channels(layer, self.unit) or channels_of(layer)
+            changed = replace(changed, channels=0 if way is not None and not way.streamed else each)
+        groups[index] = replace(group, layers=(*group.layers[:at], changed, *group.layers[at + 1 :]))
+        return groups
+
     def _isolate(self, groups: list[GroupPlan], rng: random.Random) -> list[GroupPlan] | None:
         """A layer leaves its group and runs from memory to memory."""
         index = rng.randrange(len(groups))
@@ -227,7 +247,7 @@ class NpuSpace:
             return None
         at = rng.randrange(len(group.layers))
         try:
-            (alone,) = Planner(self.costs, int(self.machine.sram_bytes * BUDGETS[0])).plan([self.by_op[group.layers[at].ops[0]]]).groups
+            (alone,) = Planner(self.costs, int(self.machine.sram_bytes * DRAFTS[0][0])).plan([self.by_op[group.layers[at].ops[0]]]).groups
         except GadlError:
             return None
         before = [self._regroup(group, group.layers[:at])] if at else []

@@ -112,15 +112,16 @@ class Band:
 
 @dataclass
 class Live:
-    """A value on chip: rows `[base, made)` lie in `buffer`, which has room for `room` rows."""
+    """A value on chip: rows `[base, made)` lie in `buffer` from `offset` on, where there is room for `room` rows."""
 
     shape: RowShape
     buffer: Buffer
     room: int
     base: int = 0
     made: int = 0
+    offset: int = 0
 
     @property
     def band(self) -> Band:
         """The rows there are."""
-        return Band(self.buffer, self.shape.row_bytes, self.shape.pixel_bytes, self.shape.element, self.base)
+        return Band(self.buffer, self.shape.row_bytes, self.shape.pixel_bytes, self.shape.element, self.base, self.offset)

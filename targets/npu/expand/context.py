@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from gadl.compiler.ir.graph import Value
 from gadl.compiler.ir.types import Array
+from gadl.passes.plan.in_place import Chain
 from gadl.passes.plan.program import Buffer, Program, Ref, Region, Step
 
 from ..compression import stream_of
@@ -65,6 +66,7 @@ class Expansion:
         self.op = 0
         #: Values that stay on chip between groups, by `id`.
         self.kept: dict[int, Live] = {}
+        self._chain_buffers: dict[int, Buffer] = {}
         self._load = {queue: 0 for queue in load_queues}
 
     # -- data --------------------------------------------------------------------
@@ -84,6 +86,12 @@ class Expansion:
     def tile(self, size_bytes: int, name: str) -> Tile:
         """A new block in SRAM."""
         return Tile(self.program.buffer(SRAM, -(-size_bytes // 16) * 16, name))
+
+    def chain_buffer(self, chain: Chain) -> Buffer:
+        """The block in SRAM that the values of a chain share."""
+        if id(chain) not in self._chain_buffers:
+            self._chain_buffers[id(chain)] = self.tile(chain.size, "in place").buffer
+        return self._chain_buffers[id(chain)]
 
     # -- steps -------------------------------------------------------------------
 

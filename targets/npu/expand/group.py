@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gadl.compiler.ir.graph import Value
+from gadl.passes.plan.in_place import Chain
 from gadl.passes.plan.plan import GroupPlan, LayerPlan
 from gadl.passes.plan.program import Buffer
 from gadl.passes.plan.rows import RowFlow
 
+from ..in_place import InPlace, Kind, slice_channels, way_of
 from ..layers import Layer, Window, window_of
 from ..rowwise import ahead, is_reduction, partial_bytes, partial_type, row_layers, row_reads, slice_axes
 from .bands import Band, Live, Span, row_shape, row_strides, spans
@@ -35,13 +37,15 @@ class GroupExpansion:
     """Expands one group.
 
     `stored` are the results that must reach memory, `kept` those that stay on chip for later groups (both by `id`), `last` the
-    index of the last layer that reads each value.
+    index of the last layer that reads each value, `chains` where values lie that take each other's place.
     """
 
     def __init__(
-        self, context: Expansion, layers: Sequence[Layer], plan: GroupPlan, stored: set[int], kept: set[int], last: Mapping[int, int]
-    ) -> None:
+        self, context: Expansion, layers: Sequence[Layer], plan: GroupPlan, stored: set[int], kept: set[int], last: Mapping[int, int],
+        chains: Mapping[int, Chain],
+    ) -> None:  # fmt: skip
         self.context, self.layers, self.plan, self.stored, self.kept, self.last = context, layers, plan, stored, kept, last
+        self.chains = chains
         found = row_layers(layers)
         if found is None:
             raise ValueError("a layer of the group does not run by rows")
@@ -50,6 +54,10 @@ class GroupExpansion:
         self.values: dict[int, Value] = {id(v): v for layer in layers for v in (layer.result, *layer.op.inputs)}
         self.live: dict[int, Live] = {}
         self._kernels = [_kernel(context, layer, chosen) for layer, chosen in zip(layers, plan.layers, strict=True)]
+        for layer, chosen, kernel in zip(layers, plan.layers, self._kernels):
+            chain = chains.get(id(layer.result))
+            if chain is not None and id(layer.op.inputs[0]) in chain.offsets and isinstance(kernel, _WindowKernel):
+                kernel.way, kernel.from_bottom = way_of(context.costs, layer, chosen), id(layer.result) in chain.from_bottom
 
     def run(self) -> None:
         """Emit all steps, image by image."""
@@ -98,7 +106,7 @@ class GroupExpansion:
             return
         there = self.live[id(residual)]
         if self.last[id(residual)] == layer.index and there.shape == row_shape(layer.result):
-            self.live[id(layer.result)] = Live(there.shape, there.buffer, there.room)
+            self.live[id(layer.result)] = Live(there.shape, there.buffer, there.room, offset=there.offset)
 
     def _grow(self, value: Value, end: int, iteration: int) -> Live:
         """Make room for rows up to `end`; the halo moves to the front when the band is full."""
@@ -109,8 +117,12 @@ class GroupExpansion:
                 raise ValueError(f"'{value.name}' has no rows")
             slack = ahead(id(value), self.layers, self.stored)
             room = shape.rows if id(value) in self.kept else self.flow.capacity(id(value), slack)
-            buffer = self.context.tile(room * shape.row_bytes, value.name).buffer
-            there = self.live[id(value)] = Live(shape, buffer, room)
+            chain = self.chains.get(id(value))
+            if chain is None:
+                there = Live(shape, self.context.tile(room * shape.row_bytes, value.name).buffer, room)
+            else:
+                there = Live(shape, self.context.chain_buffer(chain), room, offset=chain.offsets[id(value)] - chain.low)
+            self.live[id(value)] = there
         if end - there.base > there.room:
             keep = min(int(self.flow.needed_from(id(value))[iteration]), there.made)
             self._move(there, keep)
@@ -175,7 +187,10 @@ class _Kernel(ABC):
 
 
 class _WindowKernel(_Kernel):
-    """conv, linear, conv_transpose: chunks of output channels, each with its weights."""
+    """conv, linear, conv_transpose: chunks of output channels, each with its weights; `way` is how the result goes over the operand."""
+
+    way: InPlace | None = None
+    from_bottom = False
 
     def __init__(self, context: Expansion, layer: Layer, plan: LayerPlan) -> None:
         super().__init__(context, layer, plan)
@@ -198,8 +213,49 @@ class _WindowKernel(_Kernel):
         return self.phases
 
     def rows(self, rows: Span, sources: dict[int, Band], target: Band) -> None:
-        for number, channels in self.chunks():
-            self.chunk(number, channels, rows, sources, target)
+        if self.way is None:
+            for number, channels in self.chunks():
+                self.chunk(number, channels, rows, sources, target)
+        elif self.way.kind is Kind.CHANNELS:
+            self._by_channels(rows, sources[id(self.layer.op.inputs[0])], target)
+        else:
+            blocks = list(spans(rows.count, self.way.block or rows.count, rows.first))
+            for block in reversed(blocks) if self.from_bottom else blocks:
+                for number, channels in self.chunks():
+                    self.chunk(number, channels, block, sources, target)
+                if self.way.streamed:
+                    self.loaded.clear()
+
+    def _by_channels(self, rows: Span, x: Band, target: Band) -> None:
+        """Some channels beside the operand while those before them are copied over it."""
+        ((_, _, compute),) = self._start()
+        width, element = compute.window.ow, target.element
+        waiting: tuple[Span, Tile] | None = None
+        for number, chunk in self.chunks():
+            for channels in spans(chunk.count, slice_channels(self.context.costs, self.layer), chunk.first):
+                pixel = channels.count * element
+                beside = self.context.tile(rows.count * width * pixel, "beside")
+                band = Band(beside.buffer, width * pixel, pixel, element, rows.first, 0, channels.first)
+                weights = self.loaded.get((number, chunk.first)) or compute.load_weights(chunk)
+                self.loaded[number, chunk.first] = weights
+                piece = self.context.costs.accumulator_piece(compute.window, rows.count, channels.count, self.layer.op.inputs[0].dtype)
+                compute.block(rows, weights, piece, x, band, None, channels)
+                if waiting is not None:
+                    self._copy_over(rows, *waiting, width, target)
+                waiting = channels, beside
+        if waiting is not None:
+            self._copy_over(rows, *waiting, width, target)
+
+    def _copy_over(self, rows: Span, channels: Span, source: Tile, width: int, target: Band) -> None:
+        size = channels.count * target.element
+        unit = 4 if size % 4 == target.at(0, 0, channels.first).offset % 4 == target.pixel_bytes % 4 == 0 else 1
+        fields: dict[str, Any] = {
+            "x_addr": source.at(0), "out_addr": target.at(rows.first, 0, channels.first), "elem_bytes": unit,
+            "n0": size // unit, "x_s0": unit, "out_s0": unit, "n1": width, "x_s1": size, "out_s1": target.pixel_bytes,
+            "n2": rows.count, "x_s2": size * width, "out_s2": target.row_bytes,
+        }  # fmt: skip
+        read, written = source.region(0, rows.count * width * size), target.region(rows, Span(0, width), channels)
+        self.context.step("VEC", "VTR", fields, [read], [written], self.context.costs.vector(rows.count * width * size // unit, unit))
 
     def chunks(self) -> list[tuple[int, Span]]:
         """The chunks of output channels: number of the product, and channels."""

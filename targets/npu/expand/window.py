@@ -43,11 +43,14 @@ class WindowCompute:
         chunk = weight_chunk(self.weights, self.window.depthwise, self.layer.op, channels.first, channels.count)
         return Weights(self.context.load_constant(chunk.data, "w"), chunk, channels)
 
-    def block(self, rows: Span, weights: Weights, piece: Piece, x: Band, y: Band, residual: Band | None) -> None:
-        """Output rows `rows` of the channels of `weights`. `x` holds every row that they read."""
+    def block(
+        self, rows: Span, weights: Weights, piece: Piece, x: Band, y: Band, residual: Band | None, only: Span | None = None
+    ) -> None:
+        """Output rows `rows` of the channels of `weights`, or `only` of some. `x` holds every row that they read."""
+        all_channels = only or weights.channels
         for part_rows in spans(rows.count, piece.rows, rows.first):
             for columns in spans(self.window.ow, piece.columns):
-                for channels in spans(weights.channels.count, piece.channels, weights.channels.first):
+                for channels in spans(all_channels.count, piece.channels, all_channels.first):
                     self._piece(part_rows, columns, channels, weights, x, y, residual)
 
     def _piece(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random as random_module
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,7 +19,9 @@ from gadl.passes.quant.quantize import Precision
 from gadl.targets.base import segments_of
 from gadl.targets.npu.backend import NpuBackend
 from gadl.targets.npu.costs import Costs
+from gadl.targets.npu.in_place import Kind, reads_all, ways_in_place
 from gadl.targets.npu.layers import Layer, layers_of
+from gadl.targets.npu.machine import PARAMETERS
 from gadl.targets.npu.planner import Planner
 from gadl.targets.npu.rowwise import row_reads
 from gadl.targets.npu.space import NpuSpace
@@ -89,16 +92,26 @@ def network(kinds: list[str], height: int) -> Graph:
 
 def random_plan(data: st.DataObject, layers: list[Layer]) -> Plan:
     """Cuts, iterations, chunks and what is kept at random; layers that do not run by rows stand alone."""
-    alone = Planner(Costs(EDGE), EDGE.sram_bytes // 2).plan(layers).groups
+    costs = Costs(EDGE)
+    alone = Planner(costs, EDGE.sram_bytes // 2).plan(layers).groups
     groups: list[GroupPlan] = []
     run: list[Layer] = []
 
     def close() -> None:
         if run:
             rows = max(layer.result.shape[2] if layer.result.type.rank > 2 else 1 for layer in run)
-            chosen = tuple(LayerPlan(layer.ops, channels=data.draw(st.sampled_from((0, 0, 5, 16))), kept=data.draw(st.booleans())) for layer in run)
-            groups.append(GroupPlan(chosen, data.draw(st.integers(1, rows))))
+            chosen = tuple(chosen_layer(layer) for layer in run)
+            groups.append(GroupPlan(chosen, data.draw(st.integers(1, rows) | st.just(1))))
             run.clear()
+
+    def chosen_layer(layer: Layer) -> LayerPlan:
+        plan = LayerPlan(layer.ops, channels=data.draw(st.sampled_from((0, 0, 5, 16))), kept=data.draw(st.booleans()))
+        ways = ways_in_place(costs, layer)
+        if not ways or data.draw(st.booleans()):
+            return plan
+        way = data.draw(st.sampled_from(ways))
+        each = (plan.channels or 8) if way.streamed else 0 if reads_all(layer) else plan.channels
+        return replace(plan, rows=way.block, channels=each, in_place=True)
 
     for layer, single in zip(layers, alone, strict=True):
         if row_reads(layer) is None:
@@ -187,3 +200,47 @@ def test_layer_by_layer_gives_the_same_bytes_and_moves_more() -> None:
         ((_, report),) = run_segments(made, feeds[0], plan=plan)
         moved.append(report["dram_read_bytes"] + report["dram_write_bytes"])
     assert moved[0] < moved[1] / 2
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_results_go_over_their_operands(kind: Kind) -> None:
+    """One layer after the other with all values on chip: the same bytes in less of it."""
+    graph, b, x = float_graph(1, 6, 24, 9)
+    rng = np.random.default_rng(0)
+    plain = {"strides": (1, 1), "pads": (0, 0, 0, 0), "dilations": (1, 1)}
+    x = b("conv", x, random(graph, rng, 64, 6, 1, 1), None, **plain)
+    for _ in range(2):
+        if kind is Kind.ROWS:
+            x = b("conv", x, random(graph, rng, 64, 64, 1, 1), None, **plain)
+        elif kind is Kind.CHANNELS:
+            x = b("conv", x, random(graph, rng, 64, 1, 3, 3), None, groups=64, strides=(1, 1), pads=(1, 1, 1, 1), dilations=(1, 1))
+        else:
+            x = grow(graph, b, rng, [x], "excite")
+    graph.set_outputs([x])
+    feeds = [{"x": rng.standard_normal(graph.inputs[0].shape).astype(np.float32)}]
+    made = placed(graph, feeds)
+    (segment,) = segments_of(made.ops, made.outputs)
+    *members, relayout = layers_of(segment)
+    costs, over = Costs(EDGE), 0
+
+    def plan(in_place: bool) -> Plan:
+        nonlocal over
+        groups = []
+        for layer in members:
+            ways = [way for way in ways_in_place(costs, layer) if way.kind is kind] if in_place else []
+            chosen = LayerPlan(layer.ops, kept=layer is not members[-1])
+            over += bool(ways)
+            groups.append(GroupPlan((replace(chosen, rows=ways[0].block, channels=8 * ways[0].streamed, in_place=True) if ways else chosen,), 1))
+        return Plan((*groups, GroupPlan((LayerPlan(relayout.ops),))))
+
+    least: dict[bool, int] = {}
+    for in_place in (False, True):
+        for kib in range(64, 8, -2):
+            machine = replace(EDGE, values=tuple(kib if p.path == "sram.kib" else v for p, v in zip(PARAMETERS, EDGE.values)))
+            try:
+                NpuBackend(machine).compile(segment, plan(in_place))
+            except GadlError:
+                break
+            least[in_place], tight = kib, machine
+    assert over >= 2 and least[True] <= 0.8 * least[False]
+    run_segments(made, feeds[0], tight, plan(True))
