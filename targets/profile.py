@@ -93,6 +93,7 @@ class Trace:
 class ProgramProfile:
     """A program and a run of it. `left_out`: executed steps beyond the trace's limit.
 
+    `estimated` are cycles of the plan's groups as the planner sees them, before anything is expanded; nothing where it does not.
     `predicted` is the run that the target's analytic model (level L0) expects, of `predicted_cycles`; None where it has none.
     """
 
@@ -105,3 +106,4 @@ class ProgramProfile:
     left_out: int = 0
     predicted: Trace | None = None
     predicted_cycles: float = 0.0
+    estimated: tuple[float, ...] = ()

@@ -165,12 +165,12 @@ def measure(profiles: Sequence[ProgramProfile], plans: Sequence[Plan]) -> Perfor
     for segment, (profile, plan) in enumerate(zip(profiles, plans, strict=True)):
         sums = _Sums.of(profile)
         taken = 0
-        for group in plan.groups:
+        for group, told in zip(plan.groups, profile.estimated or (None,) * len(plan.groups), strict=True):
             members = range(taken, taken + len(group.layers))
             taken += len(group.layers)
             figures = sums.figures(members)
             rows = tuple(_layer(sums, i, chosen) for i, chosen in zip(members, group.layers))
-            groups.append(GroupRow(**figures, index=len(groups), segment=segment, iterations=group.iterations, layers=rows))
+            groups.append(GroupRow(**figures, index=len(groups), segment=segment, iterations=group.iterations, estimated_cycles=told, layers=rows))
         if taken != len(profile.layers):
             raise ValueError(f"the plan has {taken} layers, the program {len(profile.layers)}")
         parts.append(sums.figures(range(len(profile.layers))))
@@ -184,6 +184,7 @@ def measure(profiles: Sequence[ProgramProfile], plans: Sequence[Plan]) -> Perfor
         tuple(groups),
         _score(layers),
         _score(groups),
+        _score_estimates(groups),
         tuple(blocks),
         max(_peak(profile) for profile in profiles),
         sum(p.left_out for p in profiles),
@@ -202,6 +203,12 @@ def _score(rows: Sequence[Figures]) -> Agreement:
     """The score of rows that have a prediction: not every target has an analytic model."""
     known = [row for row in rows if row.predicted]
     return agreement([row.predicted_cycles for row in known], [row.measured_cycles for row in known])
+
+
+def _score_estimates(groups: Sequence[GroupRow]) -> Agreement:
+    """The score of the planner's estimates."""
+    known = [(g.estimated_cycles, g.measured_cycles) for g in groups if g.estimated_cycles is not None]
+    return agreement([estimated for estimated, _ in known], [measured for _, measured in known])
 
 
 def _together(parts: list[dict[str, Any]], macs_per_cycle: float) -> Figures:

@@ -31,9 +31,9 @@ UNITS = (
 
 
 def describe(
-    program: Program, layers: list[Layer], segment: Segment, machine: Machine, items: Sequence[Item] | None = None
+    program: Program, layers: list[Layer], segment: Segment, machine: Machine, estimated: Sequence[float], items: Sequence[Item] | None = None
 ) -> dict[str, Any]:
-    """The part of a container's description that `profile` reads back: layers and the map of SRAM.
+    """The part of a container's description that `profile` reads back: layers, estimates of the plan's groups, the map of SRAM.
 
     `items` are those of the first of several cores, whose map it then is.
     """
@@ -47,6 +47,7 @@ def describe(
             }
             for layer, bound in zip(layers, _bounds(layers, segment, machine), strict=True)
         ],
+        "estimated": [round(cycles) for cycles in estimated],
         "buffers": {"names": list(names), "rows": [[names[b.name], b.address, b.size, *span] for b, span in rows]},
     }  # fmt: skip
 
@@ -116,6 +117,7 @@ def profile(data: bytes) -> ProgramProfile:
         float(run["cycles"]), layers,
         tuple(BufferFacts(buffers["names"][n], address, size, first, last) for n, address, size, first, last in buffers["rows"]),
         units, _trace(events), int(run["events_left_out"]), _trace(predicted["trace"]), float(predicted["cycles"]),
+        tuple(float(cycles) for cycles in description.get("estimated", ())),
     )  # fmt: skip
 
 

@@ -131,6 +131,8 @@ def test_numbers_add_up(artifact: Artifact, seen: tuple[Performance, list[Progra
         assert (row.limit is Limit.HIDDEN) == (row.measured_cycles < 0.5)
         assert sum(row.predicted.values()) == pytest.approx(row.predicted_cycles) and min(row.predicted.values()) >= 0
     assert total.predicted_cycles == pytest.approx(sum(p.predicted_cycles for p in profiles))
+    estimates = [g.estimated_cycles for g in performance.groups]
+    assert performance.estimate_agreement.count == len(estimates) and all(e is not None and e > 0 for e in estimates)
     assert {y.name for y in performance.layers} >= {"stem", EVIL, "depthwise", "pool", "head"}
 
 
@@ -200,6 +202,7 @@ def test_the_prediction_is_attributed_as_the_run_is() -> None:
     """Group and layer take what they take on either timeline; the scores compare these."""
     plan = Plan(tuple(GroupPlan((LayerPlan((i,)),)) for i in range(2)))
     run = two_layers((1, 0, 0, 0, 70, 80), (0, 1, 60, 0, 30, 100), (1, 1, 100, 0, 100, 200))
+    run = dataclasses.replace(run, predicted=None)
     told = two_layers((1, 0, 0, 0, 72, 72), (0, 1, 60, 0, 30, 90), (1, 1, 90, 0, 108, 198))
     performance = measure([dataclasses.replace(run, predicted=told.trace, predicted_cycles=told.cycles)], [plan])
     assert performance is not None and performance.total.predicted_cycles == pytest.approx(198)
@@ -207,6 +210,10 @@ def test_the_prediction_is_attributed_as_the_run_is() -> None:
     assert performance.groups[1].predicted == pytest.approx({"array": 108, "banks": 0, "drain": 0, "vector": 0, "dram": 18, "waiting": 0})
     assert performance.group_agreement.median_relative_error == pytest.approx((8 / 80 + 6 / 120) / 2)
     assert performance.group_agreement.weighted_relative_error == pytest.approx(14 / 200)
+    assert performance.estimate_agreement.count == 0, "nothing was estimated"
+    guessed = measure([dataclasses.replace(run, estimated=(60.0, 180.0))], [plan])
+    assert guessed is not None and guessed.group_agreement.count == 0 and [g.estimated_cycles for g in guessed.groups] == [60, 180]
+    assert guessed.estimate_agreement.weighted_relative_error == pytest.approx(80 / 200)
 
 
 def test_scores() -> None:
@@ -247,7 +254,7 @@ def test_trace_events_are_a_run(seen: tuple[Performance, list[ProgramProfile]]) 
 def test_the_json_is_the_declaration(seen: tuple[Performance, list[ProgramProfile]]) -> None:
     performance, _ = seen
     plain = json.loads(json.dumps(performance.to_json(), allow_nan=False))
-    assert plain["schema_version"] == 1 and set(plain) == {f.name for f in dataclasses.fields(Performance)}
+    assert plain["schema_version"] == 2 and set(plain) == {f.name for f in dataclasses.fields(Performance)}
     assert plain["groups"][0]["layers"][0]["limit"] in {limit.value for limit in Limit}
     for block in performance.sram:
         assert 0 <= block.address and block.address + block.size <= performance.device.sram_bytes
