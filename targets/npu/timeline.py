@@ -18,7 +18,7 @@ from gadl.compiler.ir.types import DType
 from gadl.passes.plan.cuts import Crossing, Memory, Ways, advance
 from gadl.passes.plan.plan import GroupPlan, LayerPlan, LoopOrder, Plan
 from gadl.passes.plan.rows import RowFlow
-from gadl.passes.plan.tiling import Candidates
+from gadl.passes.plan.tiling import Candidates, Floats
 from gadl.targets.base import Estimate
 
 from .arrange import FULL
@@ -122,16 +122,25 @@ class Timeline:
             taken.append(list[tuple[_Span, float]]())
             for span in spans:
                 behind -= span.way.constants
-                if group.iterations:
-                    awaited = np.array([float(sum(item.first[0] for item in span.way.reads))])
-                    held, loaded = np.array([span.held]), np.array([float(span.loaded)])
-                    memory = replace(self.memory, capacity=max(self.memory.capacity, span.taken))
-                    cycles, stock = advance(memory, span.way, stock, held, loaded, awaited, float(span.stored), behind)
-                else:  # has the chip for itself
-                    moved = span.loaded + span.stored + span.way.constants * self.memory.packed
-                    cycles, stock = np.array([max(span.array, span.vector, moved / self.memory.rate)]), np.zeros(1)
+                cycles, stock = (self._advance if group.iterations else self._pass_alone)(span, stock, behind)
                 taken[-1].append((span, float(cycles[0])))
         return taken
+
+    def _advance(self, span: _Span, stock: Floats, behind: float) -> tuple[Floats, Floats]:
+        """What a span takes and the stock that it leaves, as in the search of cuts."""
+        memory = replace(self.memory, capacity=max(self.memory.capacity, span.taken))
+        held, loaded = np.array([span.held]), np.array([float(span.loaded)])
+        awaited = np.array([float(sum(item.first[0] for item in span.way.reads))])
+        return advance(memory, span.way, stock, held, loaded, awaited, float(span.stored), behind)
+
+    def _pass_alone(self, span: _Span, stock: Floats, behind: float) -> tuple[Floats, Floats]:
+        """The same for a layer from memory to memory, whose cycles count its own transfers."""
+        room = np.maximum(0.0, self.memory.capacity - span.held)
+        there = np.minimum(stock, room)
+        moved = span.loaded + span.stored + span.way.constants * self.memory.packed
+        cycles = np.array([max(span.array, span.vector, moved / self.memory.rate)])
+        spare = (cycles * self.memory.rate - moved) / self.memory.packed
+        return cycles, np.minimum(there + spare, np.minimum(room, behind))
 
     def estimate(self, plan: Plan) -> Estimate:
         """Cycles of the timeline, infinite where the SRAM is too small; and what a learned correction may look at."""
