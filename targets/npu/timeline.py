@@ -301,7 +301,11 @@ class Timeline:
             return _Span(way, cycles, vector, 0.0, held, blocks)
 
         if layer.op.name not in ("conv", "linear"):
-            return span(array + 2 * fixed, 0.0, steps)
+            # Block after block: while one is computed the next is loaded and the last one stored.
+            load, store = (size / self.memory.rate for size in (sum(item.size for item in reads), layer.result.type.size_bytes))
+            count = math.ceil(max(load, store) * self.memory.rate / self.costs.vector_block_bytes) or 1
+            work = array + vector
+            return span((work + load + store + max(work, load + store) * (count - 1)) / count + 2 * fixed, 0.0, steps)
         window, residual = window_of(layer.op), layer.op.operand(3)
         traffic = WindowTraffic(
             layer.op.inputs[0].dtype.size_bytes, layer.op.inputs[1].dtype.size_bytes, layer.result.dtype.size_bytes,
