@@ -54,13 +54,7 @@ Analysis::Analysis(const Setup& setup)
       group_bandwidth_(machine_[Parameter::sram_banks] * machine_[Parameter::sram_bank_bytes] / machine_[Parameter::sram_groups]),
       word_cycles_(8 / machine_[Parameter::cmd_fetch_bytes_per_cycle]),
       memory_(machine_[Parameter::dram_bytes_per_cycle] * machine_[Parameter::dram_eff]),
-      states_(setup.cores.size(), State(machine_)) {
-  for (const auto& code : setup.program.cores) {
-    std::array<bool, kQueuesPerCore> moves{};
-    for (const Instr& instr : code) moves[static_cast<int>(instr.queue)] |= instr.op == Op::LD || instr.op == Op::ST || instr.op == Op::CALLC;
-    channels_ += static_cast<int>(std::count(moves.begin(), moves.end(), true));
-  }
-}
+      states_(setup.cores.size(), State(machine_)) {}
 
 Prediction Analysis::run(size_t most_events) {
   for (;;) {
@@ -171,6 +165,14 @@ void Analysis::advance(size_t core, int queue, double start) {
   state.issued[queue] = start;
 }
 
+// Channels that transfer at `time`, as far as they have started.
+int Analysis::active(double time) const {
+  int found = 0;
+  for (const State& state : states_)
+    for (const Last& last : state.units) found += last.work != nullptr && last.work->dma && last.end > time;
+  return found;
+}
+
 void Analysis::take(const Head& head) {
   State& state = states_[head.core];
   const Item& item = *head_of(head.core, head.queue);
@@ -198,7 +200,7 @@ void Analysis::take(const Head& head) {
   double end = begin;
   if (work.dma && work.work > 0) {
     const double most = work.multicast ? machine_[Parameter::noc_bytes_per_cycle] : kNever;
-    end = std::min(memory_.serve(begin, work.work, std::min(full, most)), begin + work.work / std::min(dma_share(machine_, channels_, work.store), most));
+    end = std::min(memory_.serve(begin, work.work, std::min(full, most)), begin + work.work / std::min(dma_share(machine_, 1 + active(begin), work.store), most));
   } else {
     end += work.work * std::max(1.0, work.heaviest / group_bandwidth_);
   }

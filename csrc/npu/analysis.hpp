@@ -3,8 +3,8 @@
 //
 // An instruction starts when its unit is free, all before it in its queue have started, and what it waits for is done. It takes
 // its own cycles at full speed, or what the bank groups take to deliver its own operands. Memory serves transfers at its full
-// rate in the order in which they start, none slower than by a channel's share when all channels are active. Nothing is looked
-// at again: what starts later does not change an instruction, and units do not slow each other down on bank groups.
+// rate in the order in which they start, none slower than by its share among the channels that are active then. Nothing is
+// looked at again: what starts later does not change an instruction, and units do not slow each other down on bank groups.
 #pragma once
 #include <array>
 #include <cstdint>
@@ -71,6 +71,7 @@ class Analysis {
   uint64_t meeting(size_t core) const;
   double barrier(size_t core) const;
   void advance(size_t core, int queue, double start);
+  int active(double time) const;
   void take(const Head& head);
   void post(size_t core, const Instr& instr, double time);
   const Item* head_of(size_t core, int queue) const;
@@ -79,7 +80,6 @@ class Analysis {
   const Setup setup_;
   const Machine& machine_;
   const double group_bandwidth_, word_cycles_;
-  int channels_ = 0;  // queues that transfer
   Bandwidth memory_;
   std::vector<State> states_;
   std::vector<TraceEvent> events_;

@@ -147,7 +147,7 @@ def test_memory_serves_in_the_order_of_starts() -> None:
 
 
 def test_a_small_transfer_behind_a_large_one_takes_at_least_its_share() -> None:
-    """Served in order it would wait for 65536 bytes; with all channels active a channel moves half of the rate."""
+    """Served in order it would wait for 65536 bytes; of two channels that are active each moves half of the rate."""
     load = "LD@LD{q} src_region=1 src={at} dst={at} row_bytes={size} dst_s1={size} src_s1={size} n1=1"
     wide = changed(EDGE, dram_page_miss=0)
     text = "\n".join([load.format(q=0, at=0, size=65536), load.format(q=1, at=65536, size=640), "END@CTL"])
