@@ -37,8 +37,7 @@ class MachineFacts:
 class LayerFacts:
     """A layer as it was compiled.
 
-    `predicted`: analytic cycles (level L0) of its steps by resource: array, drain, vector, load, store, dram. `bound`: cycles
-    that no schedule of this layer avoids, by resource (LBgeo is the largest): array, vector, dram.
+    `bound`: cycles that no schedule of this layer avoids, by resource (LBgeo is the largest): array, vector, dram.
     """
 
     name: str
@@ -46,7 +45,6 @@ class LayerFacts:
     source: str
     shape: tuple[int, ...]
     macs: int
-    predicted: Mapping[str, float]
     bound: Mapping[str, float]
 
 
@@ -93,7 +91,11 @@ class Trace:
 
 @dataclass(frozen=True)
 class ProgramProfile:
-    """A program and a run of it. `left_out`: executed steps beyond the trace's limit."""
+    """A program and a run of it. `left_out`: executed steps beyond the trace's limit.
+
+    `estimated` are cycles of the plan's groups as the planner sees them, before anything is expanded; nothing where it does not.
+    `predicted` is the run that the target's analytic model (level L0) expects, of `predicted_cycles`; None where it has none.
+    """
 
     machine: MachineFacts
     cycles: float
@@ -102,3 +104,6 @@ class ProgramProfile:
     units: tuple[Unit, ...]
     trace: Trace
     left_out: int = 0
+    predicted: Trace | None = None
+    predicted_cycles: float = 0.0
+    estimated: tuple[float, ...] = ()

@@ -16,7 +16,8 @@ _TEXTS = {
     "least": Text("least", "下限"),
     "mac": Text("MAC utilisation", "MAC 利用率"),
     "sram_peak": Text("SRAM peak", "SRAM 峰值"),
-    "agreement": Text("Prediction", "预测精度"),
+    "agreement": Text("Prediction L0", "预测 L0"),
+    "estimate": Text("Planner's estimate", "规划器估计"),
     "agreement_note": Text("median error, layers", "各层误差中位数"),
     "rank": Text("rank correlation", "秩相关系数"),
     "where": Text("Where the cycles go", "周期去向"),
@@ -94,17 +95,17 @@ _TEXTS = {
     "notes": Text("How to read this", "说明"),
     "note.measured": Text(
         "Measured (L1): the event simulation. Every cycle belongs to one layer and one cause: the first unit at work among array, "
-        "drain, vector unit and transfers; a cycle in which nothing works belongs to the layer that works next. Layers sum to groups, "
-        "groups to the run.",
-        "实测（L1）：事件模拟。每个周期只归于一层和一个原因，按阵列、排空、向量单元、传输的次序取第一个在工作的；无单元工作的周期归于"
-        "随后开始工作的层。各层之和为组，各组之和为总周期。",
+        "drain and vector unit; a cycle in which none of them works belongs to the layer that computes next, which waits for DRAM if "
+        "a transfer is under way. Transfers of a layer that only moves data are its computation. Layers sum to groups, groups to the run.",
+        "实测（L1）：事件模拟。每个周期只归于一层和一个原因，按阵列、排空、向量单元的次序取第一个在工作的；三者都不工作的周期归于随后开始计算的层，"
+        "若有传输在进行则记为等待 DRAM。只搬运数据的层，其传输即其计算。各层之和为组，各组之和为总周期。",
     ),
     "note.predicted": Text(
-        "Predicted (L0): the analytic cost of a layer's steps, the largest over array, drain, vector unit, load queues, store queue and "
-        "DRAM bandwidth, without contention. A group takes the largest of its layers' sums; where it runs in iterations, a layer takes its "
-        "computation and its part of what the group's transfers take beyond all computation.",
-        "预测（L0）：各步的解析代价，取阵列、排空、向量单元、加载队列、存储队列、DRAM 带宽中的最大值，不计竞争。组取各层之和的最大值；"
-        "组分多次迭代时，层为自身计算加上传输超出全部计算部分中的份额。",
+        "Predicted (L0): the program's timeline by the analytic model, which evaluates each instruction once with the formulas of the "
+        "simulation: queues in order, waits, memory of one rate that serves in the order of starts, no contention for SRAM banks between "
+        "units. It is divided among layers as the measured run is. The planner's estimate is made before there is a program, from the plan.",
+        "预测（L0）：程序在解析模型下的时间线，每条指令按模拟所用的公式只计算一次：队列顺序执行、等待、按开始次序服务的单一速率内存，不计单元之间的 SRAM "
+        "存储体冲突；按与实测相同的规则分摊到各层。规划器估计则只依据规划方案，在生成程序之前作出。",
     ),
     "note.bound": Text(
         "Of limit: LBgeo over measured. LBgeo are cycles that no schedule avoids on this machine: products in whole tiles, vector operations, or the least DRAM "

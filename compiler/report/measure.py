@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a traced run to numbers per layer and group.
 
-Every cycle of a run belongs to one layer, and to one cause (`Spent`): that of the first unit at work among array, drain,
-vector unit and transfers, of which the oldest counts. A cycle in which nothing works belongs to the layer that works next.
-So layers sum to groups, and groups to the run.
+Every cycle of a run belongs to one layer, and to one cause (`Spent`). Where something computes it is that of the first unit at
+work among array, drain and vector unit. Where nothing does, the layer that computes next is waiting: for a transfer if one
+is under way. Transfers of a layer that only moves data are its computation. So layers sum to groups, and groups to the run;
+and so does the run that the analytic model expects.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,17 +17,16 @@ import numpy as np
 
 from gadl.compiler.ir.types import Array
 from gadl.passes.plan.plan import LayerPlan, Plan
-from gadl.targets.profile import ProgramProfile, Role
+from gadl.targets.profile import ProgramProfile, Role, Trace, Unit
 
 from .model import Agreement, Device, Figures, GroupRow, LayerRow, Limit, Performance, Spent, SramBlock
 from .score import agreement
 
 #: A resource that works for this share of the cycles is what limits; below, it is what most cycles went to.
 SATURATED = 0.6
-#: Resources of predicted cycles.
-_COMPUTES, _MOVES = ("array", "drain", "vector"), ("load", "store", "dram")
 _ORDER = (Role.ARRAY, Role.DRAIN, Role.VECTOR)
 _KINDS = tuple(Spent)
+_WAITING = _KINDS.index(Spent.WAITING)
 _SPENT = {Role.ARRAY: Spent.ARRAY, Role.DRAIN: Spent.DRAIN, Role.VECTOR: Spent.VECTOR}
 _LIMIT = {
     Spent.ARRAY: Limit.MMA, Spent.BANKS: Limit.BANKS, Spent.DRAIN: Limit.DRAIN, Spent.VECTOR: Limit.VECTOR,
@@ -34,49 +34,43 @@ _LIMIT = {
 }  # fmt: skip
 
 
-def attribute(profile: ProgramProfile) -> Array:
-    """Cycles by layer and cause: f64[layers, len(Spent)]; they sum to the run's."""
-    trace = profile.trace
-    roles = np.array([list(Role).index(unit.role) for unit in profile.units])
-    role = roles[trace.unit] if len(trace.unit) else trace.unit
-    computes = np.isin(role, [list(Role).index(r) for r in _ORDER])
+def attribute(units: Sequence[Unit], trace: Trace, cycles: float, layers: int) -> Array:
+    """Cycles of a run by layer and cause: f64[layers, len(Spent)]; they sum to the run's."""
+    found = np.zeros((max(1, layers), len(_KINDS)))
+    if not len(trace.unit):
+        found[0, _WAITING] = cycles
+        return found
+    computes = np.array([unit.role in _ORDER for unit in units])[trace.unit]
     # A transfer is under way from its issue on, a product or a vector instruction when it computes.
     begin = np.where(computes, trace.start + trace.fixed, trace.start)
-    edges = np.unique(np.concatenate(([0.0, profile.cycles], begin, trace.end)))
-    edges = edges[edges <= profile.cycles]
+    edges = np.unique(np.concatenate(([0.0, cycles], begin, trace.end)))
+    edges = edges[edges <= cycles]
     middle, width = (edges[1:] + edges[:-1]) / 2, np.diff(edges)
-    chosen = np.full(len(middle), -1)
-    kind = np.full(len(middle), _KINDS.index(Spent.WAITING))
-    oldest = np.full(len(middle), np.inf)
-    for number, unit in enumerate(profile.units):
+    # What a layer's cycles are counted by; who comes next in a cycle in which nothing of that is at work, or came last.
+    counts = computes | ~np.isin(trace.layer, trace.layer[computes])
+    order = np.flatnonzero(counts)[np.argsort(begin[counts], kind="stable")]
+    following = np.searchsorted(begin[order], middle)
+    last = order[int(np.argmax(trace.end[order]))]
+    chosen = np.where(following < len(order), order[np.minimum(following, len(order) - 1)], last)
+    kind, oldest = np.full(len(middle), _WAITING), np.full(len(middle), np.inf)
+    for number, unit in enumerate(units):
         mine = np.flatnonzero(trace.unit == number)
         if not len(mine) or unit.role in _ORDER:
             continue
         event, active = _active(begin, trace.end, mine, middle)
-        better = active & (begin[event] < oldest)
-        chosen[better], kind[better] = event[better], _KINDS.index(Spent.DRAM)
-        oldest[better] = begin[event[better]]
+        kind[active] = _KINDS.index(Spent.DRAM)
+        better = active & counts[event] & (begin[event] < oldest)
+        chosen[better], oldest[better] = event[better], begin[event[better]]
     for wanted in reversed(_ORDER):
-        for number, unit in enumerate(profile.units):
+        for number, unit in enumerate(units):
             mine = np.flatnonzero(trace.unit == number)
             if len(mine) and unit.role is wanted:
                 event, active = _active(begin, trace.end, mine, middle)
                 chosen[active], kind[active] = event[active], _KINDS.index(_SPENT[wanted])
-    # What works next takes the blame for a cycle in which nothing does; at the end, what worked last.
-    order = np.argsort(begin, kind="stable")
-    if len(order):
-        idle = chosen < 0
-        following = np.searchsorted(begin[order], middle[idle])
-        last = int(np.argmax(trace.end))
-        chosen[idle] = np.where(following < len(order), order[np.minimum(following, len(order) - 1)], last)
-    found = np.zeros((max(1, len(profile.layers)), len(_KINDS)))
-    layer = trace.layer[chosen] if len(order) else np.zeros(len(middle), np.int64)
-    lost = np.zeros(len(middle))
-    if len(order):
-        moving = trace.end - begin
-        slowed = np.where(computes & (moving > 0), 1 - trace.alone / np.where(moving > 0, moving, 1), 0.0)
-        works = kind != _KINDS.index(Spent.WAITING)
-        lost = width * np.where(works, np.clip(slowed[chosen], 0, 1), 0)
+    layer, moving = trace.layer[chosen], trace.end - begin
+    slowed = np.where(computes & (moving > 0), 1 - trace.alone / np.where(moving > 0, moving, 1), 0.0)
+    works = np.isin(kind, [_KINDS.index(_SPENT[role]) for role in _ORDER])
+    lost = width * np.where(works, np.clip(slowed[chosen], 0, 1), 0)
     np.add.at(found, (layer, kind), width - lost)
     found[:, _KINDS.index(Spent.BANKS)] += np.bincount(layer, lost, minlength=len(found))
     return found
@@ -96,6 +90,7 @@ class _Sums:
 
     profile: ProgramProfile
     spent: Array
+    predicted: Array | None
     busy: Array
     work: Array
     bytes: Array
@@ -113,7 +108,9 @@ class _Sums:
             return flat.reshape(count, columns) if columns > 1 else flat
 
         return _Sums(
-            profile, attribute(profile), total(trace.end - trace.start, units, trace.unit),
+            profile, attribute(profile.units, trace, profile.cycles, count),
+            None if (told := profile.predicted) is None else attribute(profile.units, told, profile.predicted_cycles, count),
+            total(trace.end - trace.start, units, trace.unit),
             total(trace.alone, units, trace.unit), total(trace.bytes), total(trace.burst_bytes), total(trace.macs), total(None),
         )  # fmt: skip
 
@@ -123,7 +120,7 @@ class _Sums:
         spent = {kind.value: float(c) for kind, c in zip(_KINDS, self.spent[rows].sum(axis=0))}
         busy = {u.name: float(c) for u, c in zip(self.profile.units, self.busy[rows].sum(axis=0)) if c > 0}
         facts = [self.profile.layers[i] for i in rows]
-        predicted = {key: sum(f.predicted.get(key, 0.0) for f in facts) for key in dict.fromkeys(k for f in facts for k in f.predicted)}
+        predicted = {} if self.predicted is None else {k.value: float(c) for k, c in zip(_KINDS, self.predicted[rows].sum(axis=0))}
         bound = {key: sum(f.bound.get(key, 0.0) for f in facts) for key in dict.fromkeys(k for f in facts for k in f.bound)}
         measured, macs = sum(spent.values()), int(self.macs[rows].sum())
         by_role = {
@@ -133,7 +130,7 @@ class _Sums:
         work[Spent.DRAM.value] = float(self.bursts[rows].sum()) / device.dram_bytes_per_cycle
         return {
             "measured_cycles": measured,
-            "predicted_cycles": max(predicted.values(), default=0.0),
+            "predicted_cycles": sum(predicted.values()),
             "bound_cycles": max(bound.values(), default=0.0),
             "limit": _limit(measured, work, spent),
             "macs": macs,
@@ -168,15 +165,12 @@ def measure(profiles: Sequence[ProgramProfile], plans: Sequence[Plan]) -> Perfor
     for segment, (profile, plan) in enumerate(zip(profiles, plans, strict=True)):
         sums = _Sums.of(profile)
         taken = 0
-        for group in plan.groups:
+        for group, told in zip(plan.groups, profile.estimated or (None,) * len(plan.groups), strict=True):
             members = range(taken, taken + len(group.layers))
             taken += len(group.layers)
             figures = sums.figures(members)
-            predicted = [profile.layers[i].predicted for i in members]
-            alone = [max(p.values(), default=0.0) for p in predicted]
-            shares = _shares(predicted, figures["predicted_cycles"]) if group.iterations > 1 else alone
-            rows = tuple(_layer(sums, i, chosen, share) for i, chosen, share in zip(members, group.layers, shares))
-            groups.append(GroupRow(**figures, index=len(groups), segment=segment, iterations=group.iterations, layers=rows))
+            rows = tuple(_layer(sums, i, chosen) for i, chosen in zip(members, group.layers))
+            groups.append(GroupRow(**figures, index=len(groups), segment=segment, iterations=group.iterations, estimated_cycles=told, layers=rows))
         if taken != len(profile.layers):
             raise ValueError(f"the plan has {taken} layers, the program {len(profile.layers)}")
         parts.append(sums.figures(range(len(profile.layers))))
@@ -186,38 +180,38 @@ def measure(profiles: Sequence[ProgramProfile], plans: Sequence[Plan]) -> Perfor
     layers = [layer for group in groups for layer in group.layers]
     return Performance(
         Device(machine.name, machine.clock_mhz, machine.macs_per_cycle, machine.dram_bytes_per_cycle, machine.sram_bytes, machine.sram_groups),
-        _together(parts, sum(g.predicted_cycles for g in groups), machine.macs_per_cycle),
+        _together(parts, machine.macs_per_cycle),
         tuple(groups),
         _score(layers),
         _score(groups),
+        _score_estimates(groups),
         tuple(blocks),
         max(_peak(profile) for profile in profiles),
         sum(p.left_out for p in profiles),
     )  # fmt: skip
 
 
-def _shares(predicted: Sequence[Mapping[str, float]], whole: float) -> list[float]:
-    """Predicted cycles of layers that take turns: each computes, what transfers take beyond that goes to those that transfer."""
-    computes, moves = ([max((p.get(k, 0.0) for k in keys), default=0.0) for p in predicted] for keys in (_COMPUTES, _MOVES))
-    beyond, moved = max(0.0, whole - sum(computes)), sum(moves)
-    return [c + (beyond * m / moved if moved else 0.0) for c, m in zip(computes, moves)]
-
-
-def _layer(sums: _Sums, index: int, plan: LayerPlan, predicted: float) -> LayerRow:
+def _layer(sums: _Sums, index: int, plan: LayerPlan) -> LayerRow:
     facts = sums.profile.layers[index]
     return LayerRow(
-        **(sums.figures([index]) | {"predicted_cycles": predicted}), index=index, name=facts.name, op=facts.op, source=facts.source, shape=facts.shape,
+        **sums.figures([index]), index=index, name=facts.name, op=facts.op, source=facts.source, shape=facts.shape,
         rows=plan.rows, channels=plan.channels, steps=int(sums.steps[index]),
     )  # fmt: skip
 
 
 def _score(rows: Sequence[Figures]) -> Agreement:
-    """The score of rows that have a prediction: programs of earlier versions have none."""
+    """The score of rows that have a prediction: not every target has an analytic model."""
     known = [row for row in rows if row.predicted]
     return agreement([row.predicted_cycles for row in known], [row.measured_cycles for row in known])
 
 
-def _together(parts: list[dict[str, Any]], predicted: float, macs_per_cycle: float) -> Figures:
+def _score_estimates(groups: Sequence[GroupRow]) -> Agreement:
+    """The score of the planner's estimates."""
+    known = [(g.estimated_cycles, g.measured_cycles) for g in groups if g.estimated_cycles is not None]
+    return agreement([estimated for estimated, _ in known], [measured for _, measured in known])
+
+
+def _together(parts: list[dict[str, Any]], macs_per_cycle: float) -> Figures:
     """Segments that run one after another: their cycles add up, what limits is what limits the longest."""
     measured, macs = sum(p["measured_cycles"] for p in parts), sum(p["macs"] for p in parts)
 
@@ -225,7 +219,7 @@ def _together(parts: list[dict[str, Any]], predicted: float, macs_per_cycle: flo
         return {k: sum(p[key].get(k, 0.0) for p in parts) for k in dict.fromkeys(k for p in parts for k in p[key])}
 
     return Figures(
-        measured, predicted, sum(p["bound_cycles"] for p in parts),
+        measured, sum(p["predicted_cycles"] for p in parts), sum(p["bound_cycles"] for p in parts),
         max(parts, key=lambda p: p["measured_cycles"])["limit"], macs, sum(p["dram_bytes"] for p in parts),
         macs / (measured * macs_per_cycle) if measured else 0.0, added("spent"), added("work"), added("predicted"), added("bound"), added("busy"),
     )  # fmt: skip

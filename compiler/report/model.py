@@ -7,7 +7,7 @@ import enum
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class Spent(enum.Enum):
@@ -44,9 +44,9 @@ class Limit(enum.Enum):
 class Figures:
     """Numbers of a layer, a group or the model. Cycles of layers sum to those of their group, of groups to the model's.
 
-    `predicted_cycles` is L0: the largest entry of `predicted`; for the model the sum over groups; for a layer of a group in
-    iterations its computation and its part of what the group's transfers take beyond all computation. `measured_cycles` is L1: the
-    sum of `spent`. `bound_cycles` is LBgeo: the largest entry of `bound`. `busy`: cycles per queue, hidden ones included. `work`: cycles
+    `measured_cycles` is L1: the sum of `spent`. `predicted_cycles` is L0: the sum of `predicted`, which is to the analytic model's
+    timeline what `spent` is to the run's; empty where the target has no such model. `bound_cycles` is LBgeo: the
+    largest entry of `bound`. `busy`: cycles per queue, hidden ones included. `work`: cycles
     that array, drain, vector unit and DRAM would need at full speed; `limit` follows from them and from `spent`.
     """
 
@@ -80,11 +80,15 @@ class LayerRow(Figures):
 
 @dataclass(frozen=True)
 class GroupRow(Figures):
-    """Layers that run together in `iterations` over rows (0: one layer from memory to memory)."""
+    """Layers that run together in `iterations` over rows (0: one layer from memory to memory).
+
+    `estimated_cycles` is what the planner took the group for before it was expanded; None where it does not estimate.
+    """
 
     index: int
     segment: int
     iterations: int
+    estimated_cycles: float | None
     layers: tuple[LayerRow, ...]
 
     @property
@@ -108,7 +112,7 @@ class SramBlock:
 
 @dataclass(frozen=True)
 class Agreement:
-    """L0 against L1 over `count` rows that take cycles; None where a number is undefined.
+    """L0, or the planner's estimate, against L1 over `count` rows that take cycles; None where a number is undefined.
 
     The median of |L0 - L1| / L1, the sum of |L0 - L1| over the sum of L1, and the rank correlation.
     """
@@ -140,6 +144,7 @@ class Performance:
     groups: tuple[GroupRow, ...]
     layer_agreement: Agreement
     group_agreement: Agreement
+    estimate_agreement: Agreement
     sram: tuple[SramBlock, ...]
     sram_peak_bytes: int
     #: Steps that were left out of the trace, which holds a million.

@@ -76,15 +76,19 @@ def bar(spent: dict[str, float], widest: float) -> Text:
 
 
 def _summary(performance: Performance, words: dict[str, str]) -> list[Text]:
-    total, layers, groups = performance.total, performance.layer_agreement, performance.group_agreement
+    total = performance.total
     parts = Text(words["where"])
     for kind, cycles in total.spent.items():
         share = 100 * cycles / total.measured_cycles if total.measured_cycles else 0.0
         parts.append("  ■ ", style=_COLOURS[kind]).append(f"{words[f'spent.{kind}']} {share:.1f} %")
     found = [parts, Text(words[f"verdict.{total.limit.value}"], style="bold")]
-    for word, score in (("layers", layers), ("groups_only", groups)):
+    for what, word, score in (
+        ("agreement", "layers", performance.layer_agreement),
+        ("agreement", "groups_only", performance.group_agreement),
+        ("estimate", "groups_only", performance.estimate_agreement),
+    ):
         if score.median_relative_error is not None:
             rank = "–" if score.spearman is None else f"{score.spearman:.3f}"
-            text = f"{words['agreement']} L0 / L1, {score.count} {words[word]}: {words['median']} {100 * score.median_relative_error:.1f} %"
+            text = f"{words[what]} / L1, {score.count} {words[word]}: {words['median']} {100 * score.median_relative_error:.1f} %"
             found.append(Text(f"{text}, {words['rank']} {rank}", style="bright_black"))
     return found

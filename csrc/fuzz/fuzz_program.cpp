@@ -17,6 +17,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       regions[i].resize(simulator.program().region_sizes[i]);
       simulator.bind_region(i, regions[i].data(), regions[i].size());
     }
+    try {
+      simulator.predict(1u << 16);
+    } catch (const SimError&) {
+    }
     simulator.run({});
   } catch (const SimError&) {
   }

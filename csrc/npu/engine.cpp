@@ -13,10 +13,6 @@ namespace {
 constexpr double kNever = std::numeric_limits<double>::infinity();
 constexpr double kEpsilon = 1e-7;
 
-bool overlap(const Access& a, const Access& b) {
-  return a.begin < b.end && b.begin < a.end && a.space == b.space && a.region == b.region && (a.write || b.write);
-}
-
 }  // namespace
 
 Engine::Engine(const Setup& setup, const Options& options)
@@ -25,12 +21,12 @@ Engine::Engine(const Setup& setup, const Options& options)
       options_(options),
       group_bandwidth_(machine_[Parameter::sram_banks] * machine_[Parameter::sram_bank_bytes] / machine_[Parameter::sram_groups]),
       word_cycles_(8 / machine_[Parameter::cmd_fetch_bytes_per_cycle]),
-      fill_(machine_.integer(Parameter::mma_flow) == static_cast<int64_t>(Flow::kStream) || is_shadowed(machine_) ? machine_[Parameter::mma_fill] : 0),
-      states_(setup.cores.size()),
       debug_cycles_(setup.debug_ids.size()),
       mac_cycles_(setup.cores.size()),
       vector_cycles_(setup.cores.size()) {
-  for (size_t c = 0; c < states_.size(); ++c) {
+  states_.reserve(setup.cores.size());
+  for (size_t c = 0; c < setup.cores.size(); ++c) {
+    states_.emplace_back(machine_);
     states_[c].events.fill(kNever);
     if (options_.functional) states_[c].core = std::make_unique<Core>(machine_);
     if (options_.races) sram_.emplace_back(machine_.sram_bytes());
@@ -63,8 +59,7 @@ Report Engine::run() {
         if (states_[c].events[u] <= now_ + kEpsilon) end_phase(c, static_cast<Unit>(u));
   }
   if (!finished()) report_deadlock();
-  for (const State& state : states_)
-    for (const Filling& filling : state.filling) now_ = std::max(now_, filling.visible);
+  for (const State& state : states_) now_ = std::max(now_, state.pipeline.visible());
   report_.cycles = now_;
   for (size_t i = 0; i < debug_cycles_.size(); ++i)
     if (debug_cycles_[i] > 0) report_.cycles_by_debug[setup_.debug_ids[i]] = debug_cycles_[i];
@@ -169,9 +164,7 @@ bool Engine::hazard(const State& state, const Work& work, Unit unit) const {
     const Slot& slot = state.slots[other];
     if (other == unit || !slot.active) continue;
     if (unit == kUnits) return true;
-    for (const Access& a : work.accesses)
-      for (const Access& b : slot.work->accesses)
-        if (overlap(a, b)) return true;
+    if (conflict(work, *slot.work)) return true;
   }
   return false;
 }
@@ -226,38 +219,6 @@ bool Engine::try_barrier(size_t core, const Instr& instr) {
   return true;
 }
 
-// Cycles before the work of an instruction starts.
-double Engine::delay(State& state, const Slot& slot, const Item& item) {
-  const Work& work = *slot.work;
-  if (work.unit == kDrain) {
-    // The accumulators are there `fill` cycles after the last operands.
-    double visible = now_;
-    for (const Filling& filling : state.filling)
-      for (const Access& access : work.accesses)
-        if (access.space == Access::Space::kAcc && access.begin < filling.end && filling.begin < access.end) visible = std::max(visible, filling.visible);
-    return visible - now_;
-  }
-  if (work.unit != kArray) return work.fixed;
-  // Launching hides behind the wait in the queue.
-  double fixed = std::max(0.0, item.words * word_cycles_ + work.issue - now_);
-  if (work.last_fold > 0) {
-    int64_t begin = -1, end = -1;
-    for (const Access& access : work.accesses)
-      if (access.space == Access::Space::kSram) begin = access.begin, end = access.end;  // weights come last
-    const bool same = begin == state.last_weights && end == state.last_weights_end && work.work == work.last_fold;
-    const double reload = machine_[Parameter::mma_shape_2];
-    if (state.last_fold_start < 0) {
-      fixed = std::max(fixed, 2 * reload - 1);
-    } else if (!same) {
-      fixed = std::max(fixed, state.last_fold_start + reload - now_);
-    }
-    state.last_fold_start = now_ + fixed + work.work - work.last_fold;
-    state.last_weights = begin;
-    state.last_weights_end = end;
-  }
-  return fixed;
-}
-
 void Engine::count_traffic(size_t core, const Slot& slot) {
   const Work& work = *slot.work;
   report_.sram_peak_bytes = std::max(report_.sram_peak_bytes, work.sram_end);
@@ -288,7 +249,7 @@ void Engine::begin(size_t core, int queue, Slot& slot, const Item& item) {
   slot.moving = false;
   slot.start = now_;
   slot.left = work.work;
-  state.events[work.unit] = now_ + delay(state, slot, item);
+  state.events[work.unit] = now_ + state.pipeline.delay(work, item.words * word_cycles_ + work.issue, now_);
   if (state.events[work.unit] <= now_ + kEpsilon) end_phase(core, work.unit);
 }
 
@@ -332,12 +293,7 @@ void Engine::finish(size_t core, Unit unit) {
   state.events[unit] = kNever;
   report_.busy[global(core, static_cast<int>(slot.code->queue))] += time;
   debug_cycles_[setup_.cores[core].debug_slots[slot.instr]] += time;
-  if (unit == kArray && fill_ > 0) {
-    auto& filling = state.filling;
-    filling.erase(std::remove_if(filling.begin(), filling.end(), [this](const Filling& f) { return f.visible <= now_; }), filling.end());
-    for (const Access& access : slot.work->accesses)
-      if (access.space == Access::Space::kAcc && access.write) filling.push_back({access.begin, access.end, now_ + fill_});
-  }
+  state.pipeline.complete(*slot.work, now_, now_);
   retire(core, slot, unit);
 }
 

@@ -8,6 +8,7 @@
 #include <memory>
 #include <vector>
 
+#include "pipeline.hpp"
 #include "races.hpp"
 #include "simulator.hpp"
 
@@ -41,11 +42,6 @@ class Engine {
     Work own;                     // where address registers decide
     Clock clock;
   };
-  // Accumulators whose last product is still on its way through the array.
-  struct Filling {
-    int64_t begin, end;
-    double visible;
-  };
   // Complete, but an earlier instruction of its queue is not.
   struct Held {
     uint32_t position;
@@ -57,21 +53,20 @@ class Engine {
     std::array<std::deque<Clock>, 64> clocks;  // of each post, when races are looked for
   };
   struct State {
+    explicit State(const Machine& machine) : pipeline(machine) {}
     std::unique_ptr<Core> core;
+    Pipeline pipeline;
     std::array<size_t, kQueuesPerCore> heads{};
     std::array<Slot, kUnits> slots;
     std::array<double, kUnits> events;  // when the slot's phase ends
     std::array<Clock, kQueuesPerCore> clocks{};
     Semaphores semaphores;
-    std::vector<Filling> filling;
     std::vector<Held> held;
     uint32_t fence = 0;
     // Bit per queue: worth trying to issue; blocked until the fetch delivers; blocked on a semaphore.
     uint32_t ready = (1u << kQueuesPerCore) - 1, fetching = 0;
     std::array<uint8_t, 64> waiting{};
     uint32_t moving = 0;  // bit per unit in its second phase
-    double last_fold_start = -1;
-    int64_t last_weights = -1, last_weights_end = -1;
   };
 
   // engine.cpp
@@ -83,7 +78,6 @@ class Engine {
   bool at_barrier(size_t core) const;
   bool try_barrier(size_t core, const Instr& instr);
   void begin(size_t core, int queue, Slot& slot, const Item& item);
-  double delay(State& state, const Slot& slot, const Item& item);
   void end_phase(size_t core, Unit unit);
   void finish(size_t core, Unit unit);
   void retire(size_t core, const Slot& slot, Unit unit);
@@ -117,7 +111,6 @@ class Engine {
   const Options options_;
   const double group_bandwidth_;
   const double word_cycles_;  // to fetch 8 bytes of code
-  const double fill_;         // cycles from an instruction's end to its results
   std::vector<State> states_;
   std::vector<History> sram_, dram_;
   std::vector<double> debug_cycles_, mac_cycles_, vector_cycles_;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "analysis.hpp"
 #include "engine.hpp"
 #include "error.hpp"
 
@@ -41,6 +42,8 @@ void Simulator::bind_region(int index, uint8_t* data, uint64_t size) {
   if (size < program_.region_sizes[index]) throw SimError("region " + std::to_string(index) + " is smaller than the program needs");
   regions_[index] = {data, size};
 }
+
+Prediction Simulator::predict(size_t most_events) const { return Analysis({program_, extents_, cores_, debug_ids_, regions_}).run(most_events); }
 
 Report Simulator::run(const Options& options) {
   for (int i = 1; i < kRegions && options.functional; ++i)

@@ -47,6 +47,12 @@ struct Report {
   uint64_t events_left_out = 0;
 };
 
+// The analytic level: what a run is expected to take, and when its instructions would start and end.
+struct Prediction {
+  double cycles = 0;
+  std::vector<TraceEvent> trace;  // in the order of their ends
+};
+
 // A core's code, ready to run: what each instruction costs and touches is known, except where address registers decide.
 struct CoreCode {
   Sequence sequence;
@@ -63,6 +69,8 @@ class Simulator {
   const Program& program() const { return program_; }
   // Memory of regions 1-7; region 0 is bound to the constants.
   void bind_region(int index, uint8_t* data, uint64_t size);
+  // The analytic level (6.4); throws SimError on deadlock.
+  Prediction predict(size_t most_events) const;
   // Runs all cores to END; throws SimError on races, deadlock and accesses out of bounds. Without `functional` the memory
   // stays untouched and only regions' sizes count, so nothing need be bound.
   Report run(const Options& options);

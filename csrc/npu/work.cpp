@@ -155,6 +155,13 @@ void add_demand(const Instr& instr, const Machine& m, Work& work) {
 
 }  // namespace
 
+bool conflict(const Work& one, const Work& other) {
+  for (const Access& a : one.accesses)
+    for (const Access& b : other.accesses)
+      if (a.begin < b.end && b.begin < a.end && a.space == b.space && a.region == b.region && (a.write || b.write)) return true;
+  return false;
+}
+
 void make_work(const Instr& instr, const Machine& machine, const Extents& extents, Work& work) {
   auto demand = std::move(work.demand);
   auto found = std::move(work.accesses);

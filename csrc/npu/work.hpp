@@ -37,6 +37,9 @@ struct Work {
   std::vector<Access> accesses;
 };
 
+// True when two instructions touch the same bytes, one of them writing.
+bool conflict(const Work& one, const Work& other);
+
 // Fills `work` (its vectors are reused); throws SimError when the instruction leaves the memories.
 void make_work(const Instr& instr, const Machine& machine, const Extents& extents, Work& work);
 

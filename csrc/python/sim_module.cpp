@@ -59,6 +59,15 @@ py::dict simulate(const py::bytes& container, py::dict regions, bool functional,
   return to_dict(report);
 }
 
+py::dict predict(const py::bytes& container, size_t most_events) {
+  const std::string_view bytes = container;
+  const Prediction found = Simulator(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()).predict(most_events);
+  py::dict out;
+  out["cycles"] = found.cycles;
+  out["trace"] = py::array_t<TraceEvent>(static_cast<py::ssize_t>(found.trace.size()), found.trace.data());
+  return out;
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_sim, m) {
@@ -95,6 +104,8 @@ PYBIND11_MODULE(_sim, m) {
           const std::string_view bytes = data;
           return least_zb1_bits(reinterpret_cast<const uint8_t*>(bytes.data()), static_cast<int64_t>(bytes.size()));
         }, py::arg("data"), "Bits below which no zb1 streams and raw parts hold some bytes in this order.");
+  m.def("predict", &predict, py::arg("container"), py::arg("most_events") = size_t{1} << 20,
+        "Cycles of a program by the analytic model, and a `trace` like that of `simulate`; raises SimError.");
   m.def("simulate", &simulate, py::arg("container"), py::arg("regions"), py::arg("functional") = true, py::arg("races") = true,
         py::arg("trace") = false, py::arg("least_cycles") = 0.0, py::arg("most_events") = size_t{1} << 20,
         "Runs a program on the given memory (region number to array); raises SimError. `trace`: a record array, one row per instruction executed.");

@@ -95,6 +95,36 @@ class Ways:
     over: Over | None = None
 
 
+def advance(
+    memory: Memory, ways: Ways, stock: Floats, held: Floats, loaded: Floats, awaited: Floats, stored: float, behind: float
+) -> tuple[Floats, Floats]:
+    """What a group takes and the stock that it leaves, over states before it and ways to run it; infinite where it does not fit.
+
+    `held` are bytes on chip beside constants; `loaded` come from memory, of these `awaited` before anything starts; `stored` go
+    there. `behind` are the constants of all later groups.
+    """
+    alone = ways.parts == 0
+    parts = np.maximum(ways.parts, 1)
+    room = memory.capacity - held
+    there = np.minimum(stock, room)
+    mine = np.minimum(there, ways.constants)
+    rest = ways.constants - mine
+    late = np.where(
+        ways.resident,
+        np.maximum(rest / memory.constant_rate - ways.work / parts, 0),
+        np.maximum(np.minimum(ways.piece, ways.constants) - mine, 0) / memory.constant_rate,
+    )
+    ramp = memory.latency * ((loaded > 0) * 2.0 + (stored > 0)) + awaited / memory.rate
+    moved = loaded + stored + rest * memory.packed
+    transfers = parts * (len(ways.reads) + (stored > 0)) + 2.0 * (ways.end - ways.first)
+    length = np.maximum(ways.work + late + ramp, moved / memory.rate + transfers * memory.latency / memory.channels)
+    spare = (length * memory.rate - moved) / memory.packed
+    left = np.minimum(there - mine + spare, room - np.where(ways.resident, ways.constants, 0))
+    left = np.where(alone, 0, np.minimum(left, behind))
+    fits = np.where(alone, held == 0, room >= np.where(ways.resident, ways.constants, min(ways.piece, ways.constants)))
+    return np.where(fits, length, np.inf), left
+
+
 @dataclass(frozen=True)
 class Cut:
     """A group that was chosen: layers `[first, end)`, iterations, the results that stay on chip, and if one goes over an operand."""
@@ -193,7 +223,8 @@ class CutSearch:
             if ways.over is None:
                 held = held + sum(item.band for item in ways.results if item.value not in kept)
                 held = held + sum(item.size for item in ways.results if item.value in kept) * ~(ways.shared & (ways.parts == 1))
-            then, left = self._advance(ways, time, stock, held, loaded, awaited, stored)
+            length, left = advance(self.memory, ways, stock, held, loaded, awaited, stored, self.behind[ways.end])
+            then = time + length
             if np.isfinite(then).any():
                 bucket.time.append(then)
                 bucket.stock.append(left)
@@ -213,31 +244,6 @@ class CutSearch:
         if len(values) > MOST_SUBSETS:
             return [frozenset(), frozenset(values)]
         return [frozenset(c) for n in range(len(values) + 1) for c in combinations(values, n)]
-
-    def _advance(
-        self, ways: Ways, time: Floats, stock: Floats, held: Floats, loaded: Floats, awaited: Floats, stored: float
-    ) -> tuple[Floats, Floats]:
-        """Time and stock behind a group, over labels and ways; the time is infinite where it does not fit."""
-        memory, alone = self.memory, ways.parts == 0
-        parts = np.maximum(ways.parts, 1)
-        room = memory.capacity - held
-        there = np.minimum(stock, room)
-        mine = np.minimum(there, ways.constants)
-        rest = ways.constants - mine
-        late = np.where(
-            ways.resident,
-            np.maximum(rest / memory.constant_rate - ways.work / parts, 0),
-            np.maximum(np.minimum(ways.piece, ways.constants) - mine, 0) / memory.constant_rate,
-        )
-        ramp = memory.latency * ((loaded > 0) * 2.0 + (stored > 0)) + awaited / memory.rate
-        moved = loaded + stored + rest * memory.packed
-        transfers = parts * (len(ways.reads) + (stored > 0)) + 2.0 * (ways.end - ways.first)
-        length = np.maximum(ways.work + late + ramp, moved / memory.rate + transfers * memory.latency / memory.channels)
-        spare = (length * memory.rate - moved) / memory.packed
-        left = np.minimum(there - mine + spare, room - np.where(ways.resident, ways.constants, 0))
-        left = np.where(alone, 0, np.minimum(left, self.behind[ways.end]))
-        fits = np.where(alone, held == 0, room >= np.where(ways.resident, ways.constants, min(ways.piece, ways.constants)))
-        return np.where(fits, time + length, np.inf), left
 
     def _best(self, bucket: _Bucket) -> list[_Label]:
         """The labels that no other beats, at most `BEAM` of them."""

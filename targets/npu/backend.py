@@ -36,6 +36,7 @@ from .layers import Layer, in_logical_order, layers_of, memory_strides
 from .machine import Machine
 from .planner import Planner, Refused
 from .profile import describe
+from .timeline import Timeline
 
 #: Parts of SRAM that plans are drafted with (what is left takes the gaps between buffers), and whether results may go over
 #: operands; the last where none of the others fits.
@@ -183,7 +184,7 @@ class _Build:
     """One plan of a segment, expanded."""
 
     def __init__(self, segment: Segment, layers: list[Layer], plan: Plan, costs: Costs) -> None:
-        self.segment, self.layers, self.plan, self.machine = segment, layers, plan, costs.machine
+        self.segment, self.layers, self.plan, self.costs, self.machine = segment, layers, plan, costs, costs.machine
         self.several = max((group.cores for group in plan.groups), default=1) > 1
         self.context = CoreExpansion(costs) if self.several else Expansion(costs, [f"LD{i}" for i in range(self.machine.load_queues)])
         self.inputs, input_bytes = _bind(self.context, segment.inputs, INPUTS)
@@ -216,7 +217,7 @@ class _Build:
         took = self.arrangements.all()
         way = self.arrangements.way if isinstance(self.arrangements, CoreArrangements) else None
         items = None if way is None else schedule(program, self.machine, way).order[0]
-        description = {"machine": self.machine.name} | describe(program, self.layers, self.segment, self.machine, items)
+        description = {"machine": self.machine.name} | describe(program, self.layers, self.segment, self.machine, self._estimate(), items)
         container, waits = self._packed(program, description, way)
         bounds = segment_bounds(self.machine, self.layers, self.segment)
         report: dict[str, Any] = {
@@ -234,6 +235,12 @@ class _Build:
         }
         debug = tuple((f"{layer.op.name} {layer.name}", str(layer.op.loc)) for layer in self.layers)
         return DeviceProgram(container.to_bytes(), self.plan.to_json(), report, debug)
+
+    def _estimate(self) -> list[float]:
+        """What the plan was estimated to take, by group; nothing for several cores, whose plans are not chosen by estimates."""
+        if self.several:
+            return []
+        return Timeline(self.machine, self.costs, self.layers, {id(v) for v in self.segment.outputs}).groups(self.plan)
 
     def _cycles(self, arranged: Program, way: Way | None = None) -> float:
         container, _ = self._packed(arranged, {}, way)

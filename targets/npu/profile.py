@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 import gadl.targets.npu._sim as _sim
-from gadl.passes.plan.program import Program, Step
+from gadl.compiler.ir.types import Array
+from gadl.passes.plan.program import Program
 from gadl.passes.schedule.cores import Item
 from gadl.targets.base import Segment
 from gadl.targets.profile import BufferFacts, LayerFacts, MachineFacts, ProgramProfile, Role, Trace, Unit
@@ -27,37 +28,26 @@ UNITS = (
     Unit("CTL", Role.CONTROL), Unit("LD0", Role.LOAD), Unit("LD1", Role.LOAD), Unit("LD2", Role.LOAD), Unit("ST", Role.STORE),
     Unit("MMA", Role.ARRAY), Unit("VEC", Role.VECTOR), Unit("EPI", Role.DRAIN),
 )  # fmt: skip
-#: What a layer's predicted cycles are given for.
-RESOURCES = ("array", "drain", "vector", "load", "store", "dram")
-#: Where the cycles of a step are added, by EPI or the first letters of its queue.
-_COLUMN = {"MM": 0, "EPI": 1, "VE": 2, "LD": 3, "ST": 4}
 
 
 def describe(
-    program: Program, layers: list[Layer], segment: Segment, machine: Machine, items: Sequence[Item] | None = None
+    program: Program, layers: list[Layer], segment: Segment, machine: Machine, estimated: Sequence[float], items: Sequence[Item] | None = None
 ) -> dict[str, Any]:
-    """The part of a container's description that `profile` reads back: layers and the map of SRAM.
+    """The part of a container's description that `profile` reads back: layers, estimates of the plan's groups, the map of SRAM.
 
     `items` are those of the first of several cores, whose map it then is.
     """
-    rate = machine["dram.bytes_per_cycle"] * machine["dram.eff"]
-    predicted = [[0.0] * len(RESOURCES) for _ in layers]
-    for step in program.steps:
-        row, resource = predicted[step.op], "EPI" if step.instruction == "EPI" else step.engine[:2]
-        row[_COLUMN[resource]] += step.cycles / machine.load_queues if resource == "LD" else step.cycles
-        if resource in ("LD", "ST"):
-            row[-1] += _moved_bytes(step) / rate
     spans = program.lifetimes() if items is None else _lifetimes(items)
     rows = [(b, spans[id(b)]) for b in program.buffers if b.memory == SRAM and id(b) in spans]
     names = {name: number for number, name in enumerate(dict.fromkeys(b.name for b, _ in rows))}
     return {
         "layers": [
             {
-                "name": layer.name, "op": layer.op.name, "source": str(layer.op.loc), "shape": list(layer.result.shape),
-                "predicted": [round(c) for c in predicted[layer.index]], **bound,
+                "name": layer.name, "op": layer.op.name, "source": str(layer.op.loc), "shape": list(layer.result.shape), **bound,
             }
             for layer, bound in zip(layers, _bounds(layers, segment, machine), strict=True)
         ],
+        "estimated": [round(cycles) for cycles in estimated],
         "buffers": {"names": list(names), "rows": [[names[b.name], b.address, b.size, *span] for b, span in rows]},
     }  # fmt: skip
 
@@ -70,12 +60,6 @@ def _lifetimes(items: Sequence[Item]) -> dict[int, tuple[int, int]]:
         for region in () if step is None else (*step.reads, *step.writes):
             spans[id(region.buffer)] = spans.get(id(region.buffer), (number, number))[0], number
     return spans
-
-
-def _moved_bytes(step: Step) -> int:
-    """DRAM bytes of a transfer."""
-    fields = step.fields
-    return int(fields.get("row_bytes", 0) * fields.get("n1", 1) * fields.get("n2", 1) * fields.get("n3", 1))
 
 
 def _bounds(layers: list[Layer], segment: Segment, machine: Machine) -> list[dict[str, Any]]:
@@ -108,11 +92,11 @@ def machine_of(data: bytes) -> Machine:
 def profile(data: bytes) -> ProgramProfile:
     """Run a container's timing with a trace. `ValueError` when its description does not fit its code."""
     machine, description = machine_of(data), read_description(data)
-    run = _sim.simulate(data, {}, functional=False, races=False, trace=True)
+    run, predicted = _sim.simulate(data, {}, functional=False, races=False, trace=True), _sim.predict(data)
     layers = tuple(
         LayerFacts(
             str(row["name"]), str(row["op"]), str(row["source"]), tuple(row.get("shape", ())), int(row.get("macs", 0)),
-            dict(zip(RESOURCES, row.get("predicted", ()))), dict(zip(("array", "vector", "dram"), row.get("bound", ()))),
+            dict(zip(("array", "vector", "dram"), row.get("bound", ()))),
         )
         for row in description.get("layers", ())
     )  # fmt: skip
@@ -122,16 +106,6 @@ def profile(data: bytes) -> ProgramProfile:
     buffers = description.get("buffers", {"names": [], "rows": []})
     if any(not 0 <= first <= last < run["instructions"] for *_, first, last in buffers["rows"]):
         raise ValueError("a buffer belongs to steps that the program does not have")
-    names = {number: spec.name for number, spec in BY_OPCODE.items()}
-    trace = Trace(
-        # Steps are the instructions without WAIT and POST, which take no time and are not traced.
-        np.unique(events["core"].astype(np.int64) << 32 | events["instr"], return_inverse=True)[1].reshape(-1),
-        events["core"].astype(np.int64) * len(UNITS) + events["unit"],
-        events["debug"].astype(np.int64),
-        tuple(names[int(op)] for op in events["op"]),
-        *(events[name].astype(np.int64) for name in ("bytes", "burst_bytes", "macs")),
-        *(events[name].copy() for name in ("fixed", "alone", "start", "end")),
-    )
     units = UNITS if machine["machine.cores"] == 1 else tuple(
         Unit(f"{unit.name}.{core}", unit.role) for core in range(machine.integer("machine.cores")) for unit in UNITS
     )
@@ -142,5 +116,20 @@ def profile(data: bytes) -> ProgramProfile:
         ),
         float(run["cycles"]), layers,
         tuple(BufferFacts(buffers["names"][n], address, size, first, last) for n, address, size, first, last in buffers["rows"]),
-        units, trace, int(run["events_left_out"]),
+        units, _trace(events), int(run["events_left_out"]), _trace(predicted["trace"]), float(predicted["cycles"]),
+        tuple(float(cycles) for cycles in description.get("estimated", ())),
     )  # fmt: skip
+
+
+def _trace(events: Array) -> Trace:
+    """The simulator's events, or those of its analytic model."""
+    names = {number: spec.name for number, spec in BY_OPCODE.items()}
+    return Trace(
+        # Steps are the instructions without WAIT and POST, which take no time and are not traced.
+        np.unique(events["core"].astype(np.int64) << 32 | events["instr"], return_inverse=True)[1].reshape(-1),
+        events["core"].astype(np.int64) * len(UNITS) + events["unit"],
+        events["debug"].astype(np.int64),
+        tuple(names[int(op)] for op in events["op"]),
+        *(events[name].astype(np.int64) for name in ("bytes", "burst_bytes", "macs")),
+        *(events[name].copy() for name in ("fixed", "alone", "start", "end")),
+    )

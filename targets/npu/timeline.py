@@ -1,28 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a plan is estimated to cost, group by group and before anything is expanded.
 
-The estimate is a fluid timeline: groups follow one another on the product array and the vector unit; memory delivers in the
-same order, and runs ahead as far as the on-chip memory that the current group leaves free.
+Groups follow one another as in the search of cuts (`gadl.passes.plan.cuts`), whose rule for time and memory this is: memory
+that is idle brings constants of later groups, as far as there is room on chip. Layers of a group that runs at once are groups
+of their own here.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from gadl.compiler.ir.types import DType
+from gadl.passes.plan.cuts import Crossing, Memory, Ways, advance
 from gadl.passes.plan.plan import GroupPlan, LayerPlan, LoopOrder, Plan
 from gadl.passes.plan.rows import RowFlow
-from gadl.passes.plan.tiling import Candidates
+from gadl.passes.plan.tiling import Candidates, Floats
 from gadl.targets.base import Estimate
 
+from .arrange import FULL
 from .bounds import vector_operations, windows_of
 from .compression import packed_part
 from .costs import Costs, WindowTraffic
 from .expand.bands import row_shape
+from .in_place import way_of
 from .layers import Layer, Window, window_of
 from .machine import Machine
 from .rowwise import band_bytes, is_reduction, row_layers, weight_bytes
@@ -35,15 +39,41 @@ MOST_BLOCKS = 1 << 15
 class _Span:
     """A stretch of the timeline: a group, or one layer where all rows of a group run at once."""
 
+    way: Ways  # one way; reads come from memory and results go there
     array: float  # cycles of the product array, drain included
     vector: float  # cycles of the vector unit
-    ahead: float  # bytes of constants, which may be loaded before
     unit: float  # bytes of constants that are loaded together
-    moved: float  # bytes of activations in and out
-    first: float  # bytes of activations without which nothing starts
-    held: float  # bytes of SRAM in use
-    transfers: int
+    held: float  # bytes of SRAM beside constants
     blocks: int
+
+    @property
+    def loaded(self) -> int:
+        """Bytes of activations that come from memory."""
+        return sum(item.size for item in self.way.reads)
+
+    @property
+    def stored(self) -> int:
+        """Bytes of activations that go to memory."""
+        return sum(item.size for item in self.way.results)
+
+    @property
+    def taken(self) -> float:
+        """Bytes of SRAM in use, constants among them."""
+        return self.held + (self.way.constants if self.way.resident[0] else self.unit)
+
+    @property
+    def transfers(self) -> float:
+        """How often memory is asked."""
+        return float(self.way.parts[0]) * (len(self.way.reads) + len(self.way.results)) + 2.0 * (self.way.end - self.way.first)
+
+
+def _way(first: int, end: int, parts: int, work: float, constants: int, unit: float, reads: Iterable[Crossing], stored: Iterable[int]) -> Ways:
+    """One way to run some layers; the constants of several iterations stay on chip. `stored` are bytes."""
+    none = np.zeros(1)
+    results = tuple(Crossing(0, size, none, none) for size in stored)
+    return Ways(
+        first, end, np.array([float(parts)]), np.array([work]), none, constants, np.array([parts > 1]), round(unit), tuple(reads), results
+    )  # fmt: skip
 
 
 def tallest(members: Sequence[Layer]) -> int:
@@ -72,54 +102,69 @@ class Timeline:
         self.last = {id(v): layer.index for layer in layers for v in layer.op.inputs}
         self._spans: dict[tuple[GroupPlan, frozenset[int]], tuple[_Span, ...]] = {}
         self._blocks: dict[tuple[int, int, int], tuple[float, float, int]] = {}
-        #: What a byte of constants on chip takes off chip.
-        self.packed = packed_part(machine, layers)
+        self.memory = Memory(
+            FULL * machine.sram_bytes, machine["dram.bytes_per_cycle"] * machine["dram.eff"], machine["dma.issue"] + machine["dram.latency_rd"],
+            machine.load_queues, packed_part(machine, layers),
+        )  # fmt: skip
 
     def _members(self, group: GroupPlan) -> list[Layer]:
         return [self.by_op[p.ops[0]] for p in group.layers]
 
+    def groups(self, plan: Plan) -> list[float]:
+        """Cycles of every group."""
+        return [sum(cycles for _, cycles in spans) for spans in self._follow(plan)]
+
+    def _follow(self, plan: Plan) -> list[list[tuple[_Span, float]]]:
+        """The spans of every group and what they take, one after another."""
+        found = list(self._all_spans(plan))
+        behind = float(sum(span.way.constants for spans in found for span in spans))
+        stock, taken = np.zeros(1), []
+        for group, spans in zip(plan.groups, found):
+            taken.append(list[tuple[_Span, float]]())
+            for span in spans:
+                behind -= span.way.constants
+                cycles, stock = (self._advance if group.iterations else self._pass_alone)(span, stock, behind)
+                taken[-1].append((span, float(cycles[0])))
+        return taken
+
+    def _advance(self, span: _Span, stock: Floats, behind: float) -> tuple[Floats, Floats]:
+        """What a span takes and the stock that it leaves, as in the search of cuts."""
+        memory = replace(self.memory, capacity=max(self.memory.capacity, span.taken))
+        held, loaded = np.array([span.held]), np.array([float(span.loaded)])
+        awaited = np.array([float(sum(item.first[0] for item in span.way.reads))])
+        return advance(memory, span.way, stock, held, loaded, awaited, float(span.stored), behind)
+
+    def _pass_alone(self, span: _Span, stock: Floats, behind: float) -> tuple[Floats, Floats]:
+        """The same for a layer from memory to memory, whose cycles count its own transfers."""
+        room = np.maximum(0.0, self.memory.capacity - span.held)
+        there = np.minimum(stock, room)
+        moved = span.loaded + span.stored + span.way.constants * self.memory.packed
+        cycles = np.array([max(span.array, span.vector, moved / self.memory.rate)])
+        spare = (cycles * self.memory.rate - moved) / self.memory.packed
+        return cycles, np.minimum(there + spare, np.minimum(room, behind))
+
     def estimate(self, plan: Plan) -> Estimate:
-        """Cycles of the fluid timeline, infinite where the SRAM is too small; and what a learned correction may look at."""
-        spans = list(self._all_spans(plan))
-        rate = self.machine["dram.bytes_per_cycle"] * self.machine["dram.eff"]
-        latency = self.machine["dma.issue"] + self.machine["dram.latency_rd"]
-        each = latency / self.machine.load_queues
-        sram, wanted = float(self.machine.sram_bytes), [span.ahead for span in spans]
-        total = stalled = 0.0
-        for index, span in enumerate(spans):
-            busy = max(span.array, span.vector)
-            memory = (wanted[index] * self.packed + span.moved) / rate + span.transfers * each
-            # What another group just stored is awaited, with the latency of both ways.
-            took = max(busy + (span.first / rate + 2 * latency if span.first else 0.0), memory)
-            stalled += took - busy
-            total += took
-            # What memory has to spare brings constants of later groups, as long as there is room for them.
-            spare = (took - memory) * rate / self.packed
-            room = sram - span.held - sum(s.ahead - w for s, w in zip(spans[index + 1 :], wanted[index + 1 :]))
-            for later in range(index + 1, len(spans)):
-                part = min(spare, room, wanted[later])
-                if part == room:
-                    part = part // max(1.0, spans[later].unit) * spans[later].unit
-                if spare <= 0 or part <= 0:
-                    break
-                wanted[later] -= part
-                spare, room = spare - part, room - part
+        """Cycles of the timeline, infinite where the SRAM is too small; and what a learned correction may look at."""
+        followed = [item for spans in self._follow(plan) for item in spans]
+        spans, total = [span for span, _ in followed], sum(cycles for _, cycles in followed)
+        sram, rate = float(self.machine.sram_bytes), self.memory.rate
         blocks = sum(s.blocks for s in spans)
-        if any(s.held > sram for s in spans) or blocks > MOST_BLOCKS:
+        if any(s.taken > sram for s in spans) or blocks > MOST_BLOCKS:
             return Estimate(math.inf, ())
         array, vector = sum(s.array for s in spans), sum(s.vector for s in spans)
-        dram = sum(s.ahead * self.packed + s.moved for s in spans) / rate
+        dram = sum(s.way.constants * self.memory.packed + s.loaded + s.stored for s in spans) / rate
+        stalled = total - sum(max(s.array, s.vector) for s in spans)
         lone = sum(g.iterations == 0 for g in plan.groups)
-        fill = sum(s.held * max(s.array, s.vector, 1.0) for s in spans) / sum(max(s.array, s.vector, 1.0) for s in spans) / sram
+        fill = sum(s.taken * max(s.array, s.vector, 1.0) for s in spans) / sum(max(s.array, s.vector, 1.0) for s in spans) / sram
         chunks = sum(-(-channels_of(m) // p.channels) for g in plan.groups for m, p in zip(self._members(g), g.layers) if p.channels)
         features = (
             math.log(len(plan.groups)), math.log1p(lone), math.log1p(blocks), math.log1p(sum(s.transfers for s in spans)),
-            array / total, vector / total, dram / total, stalled / total, fill, max(s.held for s in spans) / sram,
+            array / total, vector / total, dram / total, stalled / total, fill, max(s.taken for s in spans) / sram,
             math.log1p(chunks), sum(s.unit for s in spans) / sram, math.log(total),
         )  # fmt: skip
         return Estimate(total, features)
 
-    def _all_spans(self, plan: Plan) -> Iterator[_Span]:
+    def _all_spans(self, plan: Plan) -> Iterator[list[_Span]]:
         """The spans of all groups; what is kept through a group counts as held."""
         kept: dict[int, int] = {}
         for group in plan.groups:
@@ -128,8 +173,7 @@ class Timeline:
             kept = {v: size for v, size in kept.items() if self.last.get(v, -1) >= first}
             there = frozenset(id(v) for m in members for v in m.op.inputs if id(v) in kept) if group.iterations else frozenset()
             live = float(sum(kept.values()))
-            for span in self._spans_of(group, there):
-                yield replace(span, held=span.held + live) if live else span
+            yield [replace(span, held=span.held + live) if live else span for span in self._spans_of(group, there)]
             kept |= {id(m.result): m.result.type.size_bytes for m, p in zip(members, group.layers) if p.kept and group.iterations}
 
     def _spans_of(self, group: GroupPlan, there: frozenset[int]) -> tuple[_Span, ...]:
@@ -207,15 +251,16 @@ class Timeline:
         loads, stored, kept = self._outside(group, there)
         weights = sum(weight_bytes(m) for m in members)
         found = row_layers(members)
-        held = math.inf if found is None else band_bytes(members, RowFlow(*found, group.iterations), stored, kept | there) + weights
+        held = math.inf if found is None else band_bytes(members, RowFlow(*found, group.iterations), stored, kept | there)
         held += sum(m.result.type.size_bytes for m in members if id(m.result) in kept)
-        moved = sum(size for _, size in loads) + sum(m.result.type.size_bytes for m in members if id(m.result) in stored)
         # What comes after a reduction waits for all rows.
         late = [i for i, m in enumerate(members) if is_reduction(m) and i + 1 < len(members)]
         serial = array + vector if late and tallest(members[late[0] + 1 :]) > 1 else max(array, vector)
-        transfers = group.iterations * (len(loads) + len(stored)) + 2 * len(members)
-        first = sum(size for _, size in loads) / group.iterations
-        return _Span(serial, vector, weights, float(weights), moved, first, held, transfers, steps)
+        reads = (Crossing(v, size, np.zeros(1), np.array([size / group.iterations])) for v, size in loads)
+        written = (m.result.type.size_bytes for m in members if id(m.result) in stored)
+        first, end = members[0].index, members[0].index + len(members)
+        way = _way(first, end, group.iterations, serial, weights, float(weights), reads, written)
+        return _Span(way, array, vector, float(weights), held, steps)
 
     def _in_turn(self, group: GroupPlan, there: frozenset[int]) -> Iterator[_Span]:
         """One iteration: layer after layer, intermediates whole on chip."""
@@ -236,22 +281,37 @@ class Timeline:
             shape, weights = row_shape(layer.result), weight_bytes(layer)
             height, images = (1, 1) if shape is None else (shape.rows, shape.images)
             array, vector, steps = self._block(layer, height, plan.channels)
-            chunks = 1 if not plan.channels else -(-channels_of(layer) // plan.channels)
+            chunks = max(1, -(-channels_of(layer) // plan.channels)) if plan.channels else 1
             live = sum(sizes[v] for v, (first, last) in life.items() if first <= index <= last)
-            first = sum(size for v, size in outside.items() if life[v][0] == index)
-            moved = first + (layer.result.type.size_bytes if id(layer.result) in stored else 0)
-            unit = weights / chunks
-            yield _Span(images * array, images * vector, weights, unit, moved, first if index == 0 else 0.0, live + unit, chunks + 1, images * steps)
+            loaded = [(v, size) for v, size in outside.items() if life[v][0] == index]
+            reads = (Crossing(v, size, np.zeros(1), np.array([float(size)])) for v, size in loaded)
+            written = (layer.result.type.size_bytes,) if id(layer.result) in stored else ()
+            array, vector, unit = images * array, images * vector, weights / chunks
+            over = way_of(self.costs, layer, plan) if self.last.get(id(layer.op.inputs[0])) == layer.index else None
+            if over is not None:
+                live += over.beside + over.span - layer.op.inputs[0].type.size_bytes - layer.result.type.size_bytes
+                array, vector = over.array, over.vector
+                weights *= -(-height // over.block) if over.streamed else 1
+            way = _way(layer.index, layer.index + 1, 1, max(array, vector), weights, unit, reads, written)
+            yield _Span(way, array, vector, unit, live, images * steps)
 
     def _alone(self, layer: Layer, plan: LayerPlan) -> _Span:
         """From memory to memory."""
         shape = row_shape(layer.result)
         array, vector, steps = self._block(layer, 1 if shape is None else shape.rows, plan.channels)
         weights, fixed = weight_bytes(layer), self.machine["dma.issue"] + self.machine["dram.latency_rd"]
-        read = sum(v.type.size_bytes for v in layer.op.inputs if not v.is_constant)
-        moved = float(read + layer.result.type.size_bytes)
+        reads = [Crossing(id(v), v.type.size_bytes, np.zeros(1), np.zeros(1)) for v in layer.op.inputs if not v.is_constant]
+
+        def span(cycles: float, held: float, blocks: int) -> _Span:
+            way = _way(layer.index, layer.index + 1, 0, cycles, weights, float(weights), reads, (layer.result.type.size_bytes,))
+            return _Span(way, cycles, vector, 0.0, held, blocks)
+
         if layer.op.name not in ("conv", "linear"):
-            return _Span(array + 2 * fixed, vector, weights, float(weights), moved, 0.0, 0.0, 4, steps)
+            # Block after block: while one is computed the next is loaded and the last one stored.
+            load, store = (size / self.memory.rate for size in (sum(item.size for item in reads), layer.result.type.size_bytes))
+            count = math.ceil(max(load, store) * self.memory.rate / self.costs.vector_block_bytes) or 1
+            work = array + vector
+            return span((work + load + store + max(work, load + store) * (count - 1)) / count + 2 * fixed, 0.0, steps)
         window, residual = window_of(layer.op), layer.op.operand(3)
         traffic = WindowTraffic(
             layer.op.inputs[0].dtype.size_bytes, layer.op.inputs[1].dtype.size_bytes, layer.result.dtype.size_bytes,
@@ -260,4 +320,4 @@ class Timeline:
         numbers = (plan.rows or window.oh, plan.channels or window.oc, int(plan.order is LoopOrder.CHANNELS), int(plan.weights_resident))
         tile = self.costs.window_tiles(window, traffic, layer.op.inputs[0].dtype, Candidates(*(np.asarray([n], np.int64) for n in numbers)))
         blocks = -(-window.oh // numbers[0]) * -(-window.oc // numbers[1]) * window.batch
-        return _Span(float(tile.cycles[0]), vector, weights, float(weights), float(tile.dram_bytes[0]) - weights, 0.0, float(tile.sram_bytes[0]), 2 * blocks, blocks)
+        return span(float(tile.cycles[0]), float(tile.sram_bytes[0]), blocks)
