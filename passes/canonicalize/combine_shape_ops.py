@@ -17,6 +17,7 @@ def combine_shape_ops(graph: Graph) -> bool:
     `slice(slice(x))  -->  slice(x)`; `pad(pad(x))  -->  pad(x)` of one value;
     `concat(concat(x, y), z)  -->  concat(x, y, z)`; `slice(concat(x, y))  -->  slice(x)` where it lies in one operand;
     `transpose(x)  -->  reshape(x)` where only axes of extent 1 change their place;
+    `transpose(reshape(x))  -->  reshape(transpose(x))` where pixels become rows of channels;
     `f(expand(x), y)  -->  f(x, y)` for elementwise f that broadcasts x itself.
     """
     changed = False
@@ -100,6 +101,21 @@ def _transpose_of_units(graph: Graph, op: Op) -> bool:
     return True
 
 
+def _rows_of_channels(graph: Graph, op: Op) -> bool:
+    """`[n, c, h, w]` to `[n, h * w, c]`: channels first go behind the pixels, which moves nothing where they are innermost already."""
+    before = producer(op.inputs[0], "reshape")
+    if before is None or op.attrs["perm"] != (0, 2, 1) or len(before.result.users) > 1 or any(before.result is v for v in graph.outputs):
+        return False
+    x = before.inputs[0]
+    if x.type.rank < 4 or x.shape[:2] != before.result.shape[:2]:
+        return False
+    build = Builder.before(graph, op)
+    made = build("reshape", build("transpose", x, perm=(0, *range(2, x.type.rank), 1)), shape=op.result.shape)
+    made.name, op.result.name = op.result.name, made.name
+    graph.replace_uses(op.result, made)
+    return True
+
+
 _BROADCASTING = ("add", "sub", "mul", "div", "pow", "min", "max", "where")
 
 
@@ -124,5 +140,5 @@ _RULES: dict[str, tuple[Callable[[Graph, Op], bool], ...]] = {
     "slice": (_slice_of_slice, _slice_of_concat),
     "pad": (_pad_of_pad,),
     "concat": (_concat_of_concat,),
-    "transpose": (_transpose_of_units,),
+    "transpose": (_transpose_of_units, _rows_of_channels),
 }

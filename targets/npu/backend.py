@@ -32,7 +32,7 @@ from .expand.movement import expand_movement
 from .expand.pooling import expand_reduction
 from .expand.window import WindowExpansion
 from .in_place import chains_of
-from .layers import Layer, in_logical_order, layers_of, memory_strides
+from .layers import Layer, layers_of, memory_strides, same_bytes
 from .machine import Machine
 from .planner import Planner, Refused
 from .profile import describe
@@ -286,8 +286,8 @@ def _bind(context: Expansion, values: tuple[Value, ...], memory: str) -> tuple[l
 def _place_values(context: Expansion, layers: list[Layer], returned: set[int]) -> None:
     """Give every value between layers a place in scratch memory, or inside another value.
 
-    Backwards: an operand that only a concat reads is written straight into the result. Forwards: a slice or reshape that
-    keeps rows whole is a view of its operand.
+    Backwards: an operand that only a concat reads, or that is only looked at in another way, is written straight into the result.
+    Forwards: a slice that keeps rows whole, or another look at the same bytes, is a view of its operand.
     """
     for layer in reversed(layers):
         value = layer.result
@@ -296,8 +296,13 @@ def _place_values(context: Expansion, layers: list[Layer], returned: set[int]) -
             context.places[id(value)] = Place(buffer, 0, memory_strides(value))
         if layer.op.name == "concat":
             _place_inside(context, layer, returned)
+        elif same_bytes(layer.op):
+            operand, place = layer.op.inputs[0], context.places[id(value)]
+            alone = len(operand.users) == 1 and operand.producer is not None and id(operand) not in returned
+            if alone and id(operand) not in context.places and place.strides == memory_strides(value):
+                context.places[id(operand)] = Place(place.buffer, place.offset, memory_strides(operand))
     for layer in layers:
-        if layer.op.name in ("slice", "reshape") and id(layer.result) not in returned:
+        if (layer.op.name == "slice" or same_bytes(layer.op)) and id(layer.result) not in returned:
             _view(context, layer)
 
 
@@ -321,13 +326,13 @@ def _writes_strided(value: Value) -> bool:
 
 
 def _view(context: Expansion, layer: Layer) -> None:
-    """A slice with whole innermost elements, or a reshape of a dense tensor, reads its operand in place."""
+    """A slice with whole innermost elements, or another look at a dense tensor, reads its operand in place."""
     op, x = layer.op, layer.op.inputs[0]
     if x.is_constant or any(user.name == "concat" for user in layer.result.users):
         return
     source = context.places[id(x)]
-    if op.name == "reshape":
-        if source.strides == memory_strides(x) and in_logical_order(x) and in_logical_order(layer.result):
+    if op.name != "slice":
+        if source.strides == memory_strides(x):
             context.places[id(layer.result)] = Place(source.buffer, source.offset, memory_strides(layer.result))
         return
     if all(s == 1 for s in op.attrs["steps"]) and all(u.name in ("conv", "linear", "max_pool", "resize") for u in layer.result.users):

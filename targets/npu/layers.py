@@ -191,3 +191,15 @@ def in_logical_order(value: Value) -> bool:
     """True when the elements lie in memory in the order of their logical indices."""
     order = [axis for axis in value.layout.permutation(value.type.rank) if value.shape[axis] != 1]
     return order == sorted(order)
+
+
+def same_bytes(op: Op) -> bool:
+    """True for ops that only look at the bytes of a dense tensor in another way."""
+    x, y = op.inputs[0], op.results[0]
+    if op.name == "reshape":
+        return in_logical_order(x) and in_logical_order(y)
+    if op.name not in ("transpose", "relayout"):
+        return False
+    perm = op.attrs["perm"] if op.name == "transpose" else range(y.type.rank)
+    theirs, ours = memory_strides(x), memory_strides(y)
+    return all(theirs[axis] == ours[number] for number, axis in enumerate(perm) if y.shape[number] > 1)

@@ -9,7 +9,7 @@ from typing import Any
 from gadl.compiler.ir.graph import Value
 from gadl.passes.plan.program import Buffer
 
-from ..layers import Layer, memory_strides
+from ..layers import Layer, memory_strides, same_bytes
 from .context import Expansion
 from .copying import CopyDim
 from .elementwise import blocks
@@ -18,6 +18,10 @@ from .elementwise import blocks
 def expand_movement(context: Expansion, layer: Layer) -> None:
     """Expand one data-movement layer; what is a view already (`Place` of the result inside its source) costs nothing."""
     op = layer.op
+    if same_bytes(op):
+        source, target = context.place(op.inputs[0]), context.place(layer.result)
+        if (source.buffer, source.offset) == (target.buffer, target.offset):
+            return
     match op.name:
         case "concat":
             _concat(context, layer)
@@ -96,8 +100,6 @@ def _pad(context: Expansion, layer: Layer) -> None:
 def _reshape(context: Expansion, layer: Layer) -> None:
     x, y = layer.op.inputs[0], layer.result
     source, target = context.place(x), context.place(y)
-    if (source.buffer, source.offset) == (target.buffer, target.offset):
-        return
     flat = (x.dtype.size_bytes,)
     copy_block(context, (math.prod(x.shape),), (source.buffer, source.offset, flat),
                (target.buffer, target.offset, flat), (0,), _size(x))

@@ -175,3 +175,29 @@ def test_rows_that_change_stay() -> None:
         %c : f32[2,2] = reshape(%b) {shape = (2, 2)}
         output "c" = %c""",
     )
+
+
+def test_pixels_become_rows_of_channels() -> None:
+    check(
+        combine_shape_ops,
+        """input %x : f32[2,3,4,5]
+        %a : f32[2,3,20] = reshape(%x) {shape = (2, 3, 20)}
+        %b : f32[2,20,3] = transpose(%a) {perm = (0, 2, 1)}
+        output "b" = %b""",
+        """input %x : f32[2,3,4,5]
+        %transpose : f32[2,4,5,3] = transpose(%x) {perm = (0, 2, 3, 1)}
+        %b : f32[2,20,3] = reshape(%transpose) {shape = (2, 20, 3)}
+        output "b" = %b""",
+        exact=True,
+    )
+
+
+def test_a_reshape_that_others_read_stays() -> None:
+    unchanged(
+        combine_shape_ops,
+        """input %x : f32[2,3,4,5]
+        %a : f32[2,3,20] = reshape(%x) {shape = (2, 3, 20)}
+        %b : f32[2,20,3] = transpose(%a) {perm = (0, 2, 1)}
+        output "a" = %a
+        output "b" = %b""",
+    )
