@@ -16,14 +16,15 @@ import pytest
 
 from gadl.frontends.onnx import import_onnx
 from gadl.passes.plan.plan import GroupPlan, LayerPlan, LoopOrder, Plan
-from gadl.passes.plan.tiling import Candidates, enumerate_tiles, search
+from gadl.passes.plan.tiling import enumerate_tiles, search
 from gadl.targets.base import Segment, segments_of
 from gadl.targets.npu import _sim
 from gadl.targets.npu.backend import NpuBackend
-from gadl.targets.npu.costs import Costs, WindowTraffic
+from gadl.targets.npu.costs import Costs
 from gadl.targets.npu.layers import Layer, layers_of, window_of
 from gadl.targets.npu.machine import Machine, load_machine
 from gadl.targets.npu.planner import Planner
+from gadl.targets.npu.tiles import WindowTraffic, window_tiles
 
 from ...networks import resnet50
 from .programs import placed
@@ -52,14 +53,11 @@ def stripes_outside(costs: Costs, budget: int, layer: Layer, plan: LayerPlan) ->
     """The best tile with row stripes outside."""
     if plan.order is LoopOrder.ROWS:
         return plan
-    window, residual = window_of(layer.op), layer.op.operand(3)
-    every = enumerate_tiles(window.oh, window.oc, costs.machine.integer("mma.shape.1"), True)
-    rows = every.channels_outside == 0
-    candidates = Candidates(every.rows[rows], every.channels[rows], every.channels_outside[rows], every.resident[rows])
-    traffic = WindowTraffic(1, 1, 1, 0 if residual is None else 1)
-    tile = search(candidates, lambda c: costs.window_tiles(window, traffic, layer.op.inputs[0].dtype, c), budget)
+    window = window_of(layer.op)
+    every = enumerate_tiles(window.oh, window.oc, costs.machine.integer("mma.shape.1"), [window.ic], ((0, 1), (0, 0)))
+    tile = search(every, lambda c: window_tiles(costs, window, WindowTraffic.of(layer), layer.op.inputs[0].dtype, c), budget)
     assert tile is not None
-    return replace(plan, rows=tile.rows, channels=tile.channels, order=tile.order, weights_resident=tile.resident)
+    return replace(plan, rows=tile.rows, channels=tile.channels, order=tile.order, resident=tile.resident, depth=0)
 
 
 def layer_by_layer(machine: Machine, segment: Segment) -> Plan:
