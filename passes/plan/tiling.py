@@ -81,7 +81,7 @@ def enumerate_tiles(rows: int, channels: int, channel_unit: int, depth: Sequence
 def search(candidates: Candidates, cost: Callable[[Candidates], TileCost], capacity: int, byte_cycles: float = 0.0) -> Tile | None:
     """The cheapest candidate among those that fit `capacity` bytes: cycles, and `byte_cycles` for every byte moved.
 
-    No other candidate is better in cycles and bytes moved at once; of equals the one that needs least on chip is taken.
+    No other candidate is better in cycles and bytes moved at once; of equals the one that needs least on chip, and has fewest parts.
     Returns None when nothing fits.
     """
     costs = cost(candidates)
@@ -89,7 +89,7 @@ def search(candidates: Candidates, cost: Callable[[Candidates], TileCost], capac
     if not fits.any():
         return None
     price = np.where(fits, costs.cycles + byte_cycles * costs.dram_bytes, np.inf)
-    best = int(np.lexsort((costs.sram_bytes, costs.dram_bytes, price))[0])
+    best = int(np.lexsort((-candidates.depth, costs.sram_bytes, costs.dram_bytes, price))[0])
     return Tile(
         int(candidates.rows[best]),
         int(candidates.channels[best]),
