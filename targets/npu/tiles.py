@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from gadl.compiler.ir.types import DType
-from gadl.passes.plan.tiling import Candidates, Floats, TileCost
+from gadl.passes.plan.tiling import Candidates, Floats, Ints, TileCost
 
 from .costs import Costs
 from .layers import Layer, Window
@@ -83,19 +82,25 @@ class _Tiles:
         # Bytes of a tile, as memory moves them.
         self.in_rows = np.minimum((self.rows - 1) * window.stride_h + (window.kh - 1) * window.dilation_h + 1, window.ih)
         self.pixels = self.rows * window.ow
-        row = window.iw * self._pixel(self.channels if window.depthwise else self.depth, window.ic, traffic.x, window.iw)
+        starts = np.gcd((self.rows * window.stride_h).astype(np.int64), window.pad_top) * window.iw
+        row = window.iw * self._pixel(self.channels if window.depthwise else self.depth, window.ic, traffic.x, starts)
         row = row * (1 if window.depthwise else self.parts)
         self.x = self.in_rows * row
         self.more_x = np.where(self.kept_rows, np.minimum(self.rows * window.stride_h, self.in_rows) * row, self.x)
         taps = window.kh * window.kw * (1 if window.depthwise else window.group_ic)
         self.weights = self.channels * (taps * traffic.weight + 9) + 64
-        self.y, self.residual = (self.pixels * self._pixel(self.channels, window.oc, n, window.ow) for n in (traffic.y, traffic.residual))
-        moved = self.x + (self.x_loads - 1) * self.more_x + self.weight_loads * self.weights + self.tiles * self.residual
-        self.load_bytes, self.store_bytes = window.batch * moved, window.batch * self.tiles * self.y
+        self.y, self.residual = (self.pixels * self._pixel(self.channels, window.oc, n, self.pixels.astype(np.int64)) for n in (traffic.y, traffic.residual))
+        #: Loads of weights of all images: under rows outside, resident ones come once.
+        self.all_weights = np.where(self.resident & ~self.outside, 1, window.batch) * self.weight_loads
+        rows = self.x + (self.x_loads - 1) * self.more_x + self.tiles * self.residual
+        self.load_bytes, self.store_bytes = window.batch * rows + self.all_weights * self.weights, window.batch * self.tiles * self.y
 
-    def _pixel(self, channels: Floats, whole: int, element: int, width: int) -> Floats:
-        """Bytes that a pixel of some channels takes in memory: where these are not all, whole bursts, on average over where tiles begin."""
-        step = np.gcd(channels.astype(np.int64) * element, math.gcd(width * whole * element, self.burst))
+    def _pixel(self, channels: Floats, whole: int, element: int, starts: Ints) -> Floats:
+        """Bytes that a pixel of some channels takes in memory: where these are not all, whole bursts, on average over where tiles begin.
+
+        `starts`: pixels of which a multiple lies before any tile.
+        """
+        step = np.gcd(np.gcd(channels.astype(np.int64), starts * whole) * element, self.burst)
         return np.where(channels >= whole, whole * element, channels * element + self.burst - step) * (element > 0)
 
     def held(self) -> Floats:
@@ -146,12 +151,12 @@ class _Tiles:
         following = turn - array + np.where(several, np.where(self.outside, weights.shared, more_x.shared), array)
         # The last load brings what a whole stripe or chunk needs where the rest of that is resident.
         behind = np.where(self.resident & several, self.inner, 1 / self.parts)
-        queued = window.batch * (x.shared + (self.x_loads - 1) * more_x.shared + self.weight_loads * weights.shared + self.tiles * residual.shared)
+        queued = window.batch * (x.shared + (self.x_loads - 1) * more_x.shared) + self.all_weights * weights.shared + tiles * residual.shared
         moved = (self.load_bytes + self.store_bytes) / self.rate - np.maximum(1, behind) * y.moving
         last = np.maximum(queued, moved) + behind * array
-        # Stores share the memory with loads as long as there are any.
+        # Stores share the memory with the loads behind the first as long as there are any.
         crowded = y.alone + self.costs.machine.load_queues * y.moving
-        beside = np.minimum(tiles, self.load_bytes / self.rate / (crowded - y.moving))
+        beside = np.minimum(tiles, (self.load_bytes / self.rate - x.moving - weights.moving) / (crowded - y.moving))
         stored = first + beside * crowded + (tiles - beside) * y.alone
         return np.maximum(np.maximum.reduce([first + total, turn, following, last]) + y.alone, stored)
 

@@ -74,8 +74,11 @@ class WindowCompute:
         instruction = "MMA_DW" if self.window.depthwise else "MMA_CONV"
         for number, (x, weights) in enumerate(operands):
             cycles = costs.mma(replace(self.window, ic=weights.depth.count), rows.count, columns.count, channels.count, self.x.dtype)
-            reads = [*self._input_region(rows, columns, channels, weights, x), weights.tile.region(0, len(weights.chunk.data))]
+            read = self._input_region(rows, columns, channels, weights, x)
+            reads = [*read, weights.tile.region(0, len(weights.chunk.data))]
             product = self._product(rows, columns, channels, weights, x, acc)
+            if not read:
+                product |= {"x_addr": weights.tile.at(0), "ih": 0, "iw": 0}  # padding only: the rows may be nowhere
             if number:
                 product["accumulate"] = 1
                 reads.append(acc_region)
@@ -127,7 +130,7 @@ class WindowCompute:
         else:
             extra = {"oc": channels.count, "w_type": kind}
         return extra | {
-            "x_addr": x.at(row, column, channels.first if window.depthwise else depth.first) if row < window.ih else x.at(x.first),
+            "x_addr": x.at(row, column, channels.first if window.depthwise else depth.first),
             "x_row_stride": x.row_bytes, "x_pix_stride": x.pixel_bytes,
             "ih": window.ih - row, "iw": max(0, window.iw - column), "ic": channels.count if window.depthwise else depth.count,
             "kh": window.kh, "kw": window.kw, "stride_h": window.stride_h, "stride_w": window.stride_w,
