@@ -107,7 +107,7 @@ class _Tiles:
         """Bytes on chip: what is replaced is there twice. Only parts are, where a tile is one piece and its operand is used once."""
         window, traffic = self.window, self.traffic
         x_row = window.iw * traffic.x * (self.channels if window.depthwise else np.full_like(self.rows, window.ic))
-        x_once = np.where(self.outside, ~self.resident | (self.chunks == 1), self.chunks == 1)
+        x_once = np.where(self.outside, ~self.resident, self.chunks == 1)
         weights_once = np.where(self.outside, self.stripes == 1, ~self.resident | (self.stripes == 1))
         x = np.where(self.kept_rows, window.ih, np.minimum(2, self.x_loads) * self.in_rows) * x_row
         x = np.where(self.single & x_once, np.minimum(x, 2 * self.in_rows * x_row / self.parts), x)

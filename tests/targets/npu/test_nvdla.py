@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from gadl.frontends.onnx import import_onnx
-from gadl.passes.plan.plan import GroupPlan, LayerPlan, LoopOrder, Plan
-from gadl.passes.plan.tiling import enumerate_tiles, search
+from gadl.passes.plan.plan import GroupPlan, LayerPlan, Plan
+from gadl.passes.plan.tiling import Candidates, TileCost, enumerate_tiles, search
 from gadl.targets.base import Segment, segments_of
 from gadl.targets.npu import _sim
 from gadl.targets.npu.backend import NpuBackend
@@ -50,12 +50,19 @@ def segment() -> Segment:
 
 
 def stripes_outside(costs: Costs, budget: int, layer: Layer, plan: LayerPlan) -> LayerPlan:
-    """The best tile with row stripes outside."""
-    if plan.order is LoopOrder.ROWS:
-        return plan
-    window = window_of(layer.op)
+    """The best tile with row stripes outside, all input channels at once, and every block of a tile twice in the buffer."""
+    window, traffic = window_of(layer.op), WindowTraffic.of(layer)
     every = enumerate_tiles(window.oh, window.oc, costs.machine.integer("mma.shape.1"), [window.ic], ((0, 1), (0, 0)))
-    tile = search(every, lambda c: window_tiles(costs, window, WindowTraffic.of(layer), layer.op.inputs[0].dtype, c), budget)
+    in_rows = np.minimum((every.rows - 1) * window.stride_h + window.kh, window.ih)
+    blocks = 2 * (in_rows * window.iw * window.ic + every.rows * window.ow * every.channels * (1 + traffic.residual))
+    chunks = np.where(every.resident, -(-window.oc // every.channels), 2)
+    held = blocks + chunks * every.channels * (window.kh * window.kw * window.ic + 9)
+
+    def cost(candidates: Candidates) -> TileCost:
+        found = window_tiles(costs, window, traffic, layer.op.inputs[0].dtype, candidates)
+        return replace(found, sram_bytes=np.maximum(found.sram_bytes, np.where((every.rows < window.oh) | (every.channels < window.oc), held, 0)))
+
+    tile = search(every, cost, budget)
     assert tile is not None
     return replace(plan, rows=tile.rows, channels=tile.channels, order=tile.order, resident=tile.resident, depth=0)
 
@@ -68,7 +75,7 @@ def layer_by_layer(machine: Machine, segment: Segment) -> Plan:
     assert all(len(group.layers) == 1 for group in groups)
     return Plan(
         tuple(
-            group if group.iterations else GroupPlan((stripes_outside(costs, budget, layer, group.layers[0]),))
+            group if layer.op.name not in ("conv", "linear") else GroupPlan((stripes_outside(costs, budget, layer, group.layers[0]),))
             for layer, group in zip(layers, groups, strict=True)
         )
     )
