@@ -108,7 +108,7 @@ class _Tiles:
         window, traffic = self.window, self.traffic
         x_row = window.iw * traffic.x * (self.channels if window.depthwise else np.full_like(self.rows, window.ic))
         x_once = np.where(self.outside, ~self.resident, self.chunks == 1)
-        weights_once = np.where(self.outside, self.stripes == 1, ~self.resident | (self.stripes == 1))
+        weights_once = np.where(self.outside, self.stripes == 1, ~self.resident | (self.stripes * window.batch == 1))
         x = np.where(self.kept_rows, window.ih, np.minimum(2, self.x_loads) * self.in_rows) * x_row
         x = np.where(self.single & x_once, np.minimum(x, 2 * self.in_rows * x_row / self.parts), x)
         kept = np.where(self.resident & ~self.outside, self.chunks, np.minimum(2, self.weight_loads))
@@ -150,7 +150,7 @@ class _Tiles:
         several = self.tiles > self.inner
         following = turn - array + np.where(several, np.where(self.outside, weights.shared, more_x.shared), array)
         # The last load brings what a whole stripe or chunk needs where the rest of that is resident.
-        behind = np.where(self.resident & several, self.inner, 1 / self.parts)
+        behind = np.where(self.resident & several & (not window.depthwise), self.inner, 1 / self.parts)
         queued = window.batch * (x.shared + (self.x_loads - 1) * more_x.shared) + self.all_weights * weights.shared + tiles * residual.shared
         moved = (self.load_bytes + self.store_bytes) / self.rate - np.maximum(1, behind) * y.moving
         last = np.maximum(queued, moved) + behind * array
