@@ -4,16 +4,18 @@
 The buffers of one memory are placed in the order of their first use. Engines run ahead of each other, so a buffer that
 takes over memory released only just now would make its writer wait; the place whose last user lies furthest back is
 taken instead. Double and triple buffering follow from this without being asked for. Where that order leaves a buffer without
-a place, all places are searched for together.
+a place, because what is free lies in pieces, buffers of about one size take turns in slots (`gadl.passes.memory.slots`), or else
+all places are searched for together: both for a stretch of the program at whose ends nothing is alive.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from gadl.passes.memory.search import Item, lower_bound, search
+from gadl.passes.memory.slots import take_turns
 from gadl.passes.plan.program import Buffer, Program
 
 
@@ -55,16 +57,48 @@ def allocate(program: Program, memory: str, capacity: int, reuse: Reuse = Reuse.
     wanted = [b for b in program.buffers if b.memory == memory and b.address is None and id(b) in spans]
     wanted.sort(key=lambda b: spans[id(b)][0])
     map_ = [_Span(0, capacity, -1)]
-    for buffer in wanted:
+    for stretch in _stretches(wanted, spans):
+        try:
+            map_ = _in_order(program, stretch, spans, map_, reuse)
+        except AllocationError:
+            if not (take_turns(stretch, spans, capacity) or search_places(stretch, spans, capacity)):
+                raise
+            for buffer in stretch:
+                if buffer.address is not None:
+                    map_ = _occupy(map_, buffer.address, buffer.address + buffer.size, spans[id(buffer)][1])
+    return peak_use(program, memory)
+
+
+def _stretches(buffers: Sequence[Buffer], spans: Mapping[int, tuple[int, int]]) -> Iterator[list[Buffer]]:
+    """Buffers in order of first use, cut where none is alive before and behind."""
+    found: list[Buffer] = []
+    end = -1
+    for buffer in buffers:
+        first, last = spans[id(buffer)]
+        if found and first > end:
+            yield found
+            found = []
+        found.append(buffer)
+        end = max(end, last)
+    if found:
+        yield found
+
+
+def _in_order(
+    program: Program, buffers: Sequence[Buffer], spans: Mapping[int, tuple[int, int]], map_: list[_Span], reuse: Reuse
+) -> list[_Span]:
+    """Place buffers one after another; returns the map with them in it. `AllocationError`, and nothing done, when one finds no place."""
+    places = []
+    for buffer in buffers:
         first, last = spans[id(buffer)]
         place = _best_place(map_, buffer, first, reuse)
         if place is None:
-            if search_places(wanted, spans, capacity):
-                break
-            raise AllocationError(memory, buffer.size, capacity, program.steps[first].op)
-        buffer.address = place
+            raise AllocationError(buffer.memory, buffer.size, map_[-1].end, program.steps[first].op)
+        places.append(place)
         map_ = _occupy(map_, place, place + buffer.size, last)
-    return peak_use(program, memory)
+    for buffer, place in zip(buffers, places):
+        buffer.address = place
+    return map_
 
 
 def search_places(buffers: Sequence[Buffer], spans: Mapping[int, tuple[int, int]], capacity: int) -> bool:

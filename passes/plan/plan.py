@@ -18,9 +18,9 @@ from typing import Any
 class LoopOrder(enum.Enum):
     """Which loop of a tiled layer is outside, hence what is loaded once."""
 
-    #: Row stripes outside: activations are read once, weight chunks once per stripe.
+    #: Row stripes outside: activations are read once, weights once per stripe unless they are resident.
     ROWS = "rows"
-    #: Channel chunks outside: weights are read once, activations once per chunk.
+    #: Channel chunks outside: weights are read once, activations once per chunk unless they are resident.
     CHANNELS = "channels"
 
 
@@ -29,20 +29,22 @@ class LayerPlan:
     """Decisions for one layer.
 
     `ops` are indices into the segment's ops: the layer's op and what its drain absorbs. By itself a layer makes output tiles
-    of `rows` and `channels`; `weights_resident`: all weights stay on chip for the whole layer. In a group `channels` is the
-    chunk of output channels whose weights are loaded at a time (0: all), and the group decides on rows. `kept`: the result
-    stays on chip, whole, until its last reader has run, for later groups; who cannot read it there finds it in memory.
-    `in_place`: where all rows run at once, the result takes the bytes of the layer's operand, if nobody reads that afterwards.
-    `exchanged`: where several cores divide the rows, they pass those that others need through memory; otherwise each core
-    computes all that it needs. `owners`: how many of them divide the rows (0: all). `spread`: cores divide the chunks of channels
-    of a result of one row, and pass them through memory.
+    of `rows` and `channels`, from `depth` input channels at a time (0: all), whose products add up in the accumulators.
+    `resident`: what the inner loop reads again stays on chip, weights under `ROWS`, an image's activations under `CHANNELS`. In a
+    group `channels` is the chunk of output channels whose weights are loaded at a time (0: all), and the group decides on rows.
+    `kept`: the result stays on chip, whole, until its last reader has run, for later groups; who cannot read it there finds it in
+    memory. `in_place`: where all rows run at once, the result takes the bytes of the layer's operand, if nobody reads that
+    afterwards. `exchanged`: where several cores divide the rows, they pass those that others need through memory; otherwise each
+    core computes all that it needs. `owners`: how many of them divide the rows (0: all). `spread`: cores divide the chunks of
+    channels of a result of one row, and pass them through memory.
     """
 
     ops: tuple[int, ...]
     rows: int = 0
     channels: int = 0
     order: LoopOrder = LoopOrder.ROWS
-    weights_resident: bool = True
+    resident: bool = True
+    depth: int = 0
     kept: bool = False
     in_place: bool = False
     exchanged: bool = False
@@ -84,8 +86,11 @@ class Plan:
 
 
 def _plain(group: GroupPlan) -> dict[str, Any]:
-    """A group as data; what only several cores need is left out of plans for one."""
+    """A group as data; what only several cores need is left out of plans for one, and `depth` where it is 0."""
     data = asdict(group)
+    for layer in data["layers"]:
+        if not layer["depth"]:
+            del layer["depth"]
     if group.cores == 1:
         del data["cores"]
         for layer in data["layers"]:
@@ -103,7 +108,8 @@ def _layer(data: dict[str, Any]) -> LayerPlan:
         int(data["rows"]),
         int(data["channels"]),
         LoopOrder(data["order"]),
-        bool(data["weights_resident"]),
+        bool(data["resident"] if "resident" in data else data["weights_resident"]),  # the key of older logs
+        int(data.get("depth", 0)),
         bool(data["kept"]),
         bool(data.get("in_place", False)),
         bool(data.get("exchanged", False)),

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +18,12 @@ Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 @dataclass(frozen=True)
 class Candidates:
-    """Tile shapes as parallel vectors: output rows, output channels, loop order (1: channels outside), resident weights."""
+    """Tile shapes as parallel vectors: output rows, output channels, input channels at a time, loop order (1: channels outside),
+    and whether the inner loop's operand is resident."""
 
     rows: Ints
     channels: Ints
+    depth: Ints
     channels_outside: Ints
     resident: Ints
 
@@ -43,6 +46,7 @@ class Tile:
 
     rows: int
     channels: int
+    depth: int
     order: LoopOrder
     resident: bool
     cycles: float
@@ -59,34 +63,37 @@ def even_splits(extent: int, unit: int = 1) -> list[int]:
     return sorted(sizes, reverse=True)
 
 
-def enumerate_tiles(rows: int, channels: int, channel_unit: int, weighted: bool) -> Candidates:
-    """All candidates of a layer with `rows` x `channels` outputs."""
-    shapes = [
-        (r, c, outside, resident)
-        for r in even_splits(rows)
-        for c in (even_splits(channels, channel_unit) if weighted else [channels])
-        for outside, resident in (((0, 1), (0, 0), (1, 0)) if weighted else ((0, 1),))
-    ]
-    columns = np.asarray(shapes, np.int64).T
+def depths(extent: int, unit: int) -> list[int]:
+    """Input channels at a time: all, or halves of that down to `unit`, in multiples of it."""
+    found = [extent]
+    while found[-1] > unit:
+        found.append(_ceil(_ceil(found[-1], 2), unit) * unit if found[-1] > 2 * unit else unit)
+    return found
+
+
+def enumerate_tiles(rows: int, channels: int, channel_unit: int, depth: Sequence[int], orders: Sequence[tuple[int, int]]) -> Candidates:
+    """All candidates of a layer with `rows` x `channels` outputs; `orders` are pairs of `channels_outside` and `resident`."""
+    shapes = itertools.product(even_splits(rows), even_splits(channels, channel_unit), depth, orders)
+    columns = np.asarray([(r, c, d, *order) for r, c, d, order in shapes], np.int64).T
     return Candidates(*columns)
 
 
-def search(candidates: Candidates, cost: Callable[[Candidates], TileCost], capacity: int) -> Tile | None:
-    """The candidate with the fewest cycles among those that fit `capacity` bytes; fewer bytes moved, then larger tiles, on a tie.
+def search(candidates: Candidates, cost: Callable[[Candidates], TileCost], capacity: int, byte_cycles: float = 0.0) -> Tile | None:
+    """The cheapest candidate among those that fit `capacity` bytes: cycles, and `byte_cycles` for every byte moved.
 
+    No other candidate is better in cycles and bytes moved at once; of equals the one that needs least on chip, and has fewest parts.
     Returns None when nothing fits.
     """
     costs = cost(candidates)
     fits = costs.sram_bytes <= capacity
     if not fits.any():
         return None
-    keys = np.lexsort(
-        (-candidates.rows * candidates.channels, costs.dram_bytes, np.where(fits, costs.cycles, np.inf))
-    )
-    best = int(keys[0])
+    price = np.where(fits, costs.cycles + byte_cycles * costs.dram_bytes, np.inf)
+    best = int(np.lexsort((-candidates.depth, costs.sram_bytes, costs.dram_bytes, price))[0])
     return Tile(
         int(candidates.rows[best]),
         int(candidates.channels[best]),
+        int(candidates.depth[best]),
         LoopOrder.CHANNELS if candidates.channels_outside[best] else LoopOrder.ROWS,
         bool(candidates.resident[best]),
         float(costs.cycles[best]),

@@ -8,11 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
-import numpy as np
-
 import gadl.targets.npu._sim as _sim
 from gadl.compiler.ir.types import DType
-from gadl.passes.plan.tiling import Candidates, Floats, TileCost, even_splits
+from gadl.passes.plan.tiling import even_splits
 
 from .isa import Type
 from .layers import Window
@@ -36,16 +34,6 @@ class Piece:
     channels: int
 
 
-@dataclass(frozen=True)
-class WindowTraffic:
-    """What a window layer moves: bytes per element of operand, weight, result and residual (0: none)."""
-
-    x: int
-    weight: int
-    y: int
-    residual: int
-
-
 class Costs:
     """Formulas of one machine."""
 
@@ -63,7 +51,7 @@ class Costs:
     def channels_for_full_rate(self) -> int:
         """Transfers that must be under way for the full rate of memory (one moves what it may have outstanding per latency)."""
         machine = self.machine
-        alone = machine["dma.max_outstanding"] * machine["dram.burst"] / machine["dram.latency_rd"]
+        alone = machine["dma.max_outstanding"] * machine["dram.burst"] / max(1.0, machine["dram.latency_rd"])
         rate = machine["dram.bytes_per_cycle"] * machine["dram.eff"]
         return max(1, min(machine.load_queues, math.ceil(rate / alone)))
 
@@ -135,7 +123,7 @@ class Costs:
         return self._pieces[key]
 
     def _search_piece(self, window: Window, rows: int, channels: int, dtype: DType) -> Piece:
-        cells = self.machine.acc_bytes // 2 // self.cell_bytes(dtype)
+        cells = self.half_cells(dtype)
         tn = self.machine.integer("mma.shape.1")
         best: tuple[float, Piece] | None = None
         widths = even_splits(channels, tn)
@@ -159,54 +147,12 @@ class Costs:
             return Piece(1, 1, max(1, min(channels, cells)))
         return best[1]
 
-    def window_tiles(self, window: Window, traffic: WindowTraffic, dtype: DType, shapes: Candidates) -> TileCost:
-        """Cost of every candidate tile of a conv or linear layer (all vectors over the candidates)."""
-        machine = self.machine
-        rows, channels = shapes.rows.astype(np.float64), shapes.channels.astype(np.float64)
-        stripes, chunks = np.ceil(window.oh / rows), np.ceil(window.oc / channels)
-        in_rows = np.minimum((rows - 1) * window.stride_h + (window.kh - 1) * window.dilation_h + 1, window.ih)
-        in_channels = channels if window.depthwise else np.full_like(channels, window.ic)
-        taps = window.kh * window.kw * (1 if window.depthwise else window.group_ic)
-        x_tile = in_rows * window.iw * in_channels * traffic.x
-        weight_chunk = channels * (taps * traffic.weight + 9) + 64
-        y_tile = rows * window.ow * channels * traffic.y
-        residual_tile = rows * window.ow * channels * traffic.residual
-        resident = shapes.resident.astype(bool)
-        outside = shapes.channels_outside.astype(bool)
-        tiles = stripes * chunks
-        buffers = np.where(tiles > 1, 2.0, 1.0)
-        weights_held = np.where(resident, chunks * weight_chunk, buffers * weight_chunk)
-        sram = buffers * (x_tile + y_tile + residual_tile) + weights_held + 512
-        x_loads = tiles if window.depthwise else np.where(outside, tiles, stripes)
-        weight_loads = np.where(resident | outside, chunks, tiles)
-        whole = channels >= window.oc
-        burst = machine["dram.burst"]
-        x_rows_bytes = np.where(
-            ~whole & window.depthwise, in_rows * window.iw * np.ceil(channels * traffic.x / burst) * burst, x_tile
-        )
-        y_rows_bytes = np.where(whole, y_tile, rows * window.ow * np.ceil(channels * traffic.y / burst) * burst)
-        r_rows_bytes = np.where(whole, residual_tile, y_rows_bytes if traffic.residual else 0.0)
-        batch = window.batch
-        load_bytes = batch * (x_loads * x_rows_bytes + tiles * r_rows_bytes + weight_loads * weight_chunk)
-        store_bytes = batch * tiles * y_rows_bytes
-        fixed = machine["dma.issue"] + machine["dram.latency_rd"]
-        loads = batch * (x_loads + weight_loads + (tiles if traffic.residual else 0))
-        rate = machine["dram.bytes_per_cycle"] * machine["dram.eff"]
-        bandwidth = (load_bytes + store_bytes) / rate
-        loading = loads * fixed / machine.load_queues + load_bytes / rate
-        storing = batch * tiles * (machine["dma.issue"] + machine["dram.latency_wr"]) + store_bytes / rate
-        mma = batch * tiles * self._tile_mma(window, rows, channels, dtype)
-        first = 2 * fixed + (x_rows_bytes + weight_chunk) / rate
-        last = machine["dma.issue"] + machine["dram.latency_wr"] + y_rows_bytes / rate
-        cycles = np.maximum.reduce([bandwidth, loading, storing, mma]) + first + last
-        return TileCost(cycles, load_bytes + store_bytes, sram)
+    def tile_piece(self, window: Window, rows: int, channels: int, depth: int, dtype: DType) -> Piece:
+        """How a tile is cut into pieces: not at all where its operands come in parts and half the accumulators hold it."""
+        if depth < window.ic and rows * window.ow * channels <= self.half_cells(dtype):
+            return Piece(rows, window.ow, channels)
+        return self.accumulator_piece(window, rows, channels, dtype)
 
-    def _tile_mma(self, window: Window, rows: Floats, channels: Floats, dtype: DType) -> Floats:
-        pixels, kind = (rows * window.ow).astype(np.int64), int(TYPES[dtype])
-        parts = channels.astype(np.int64)
-        if window.depthwise:
-            cycles = _sim.depthwise_cycles(self.native, pixels, parts, window.kh * window.kw, kind)
-        else:
-            cycles = _sim.conv_cycles(self.native, pixels, parts, window.group_ic, window.kh, window.kw, kind)
-        drained = _sim.drain_cycles(self.native, pixels * parts)
-        return np.maximum(np.asarray(cycles, np.float64), np.asarray(drained, np.float64))
+    def half_cells(self, dtype: DType) -> int:
+        """Cells of one of two accumulator buffers."""
+        return self.machine.acc_bytes // 2 // self.cell_bytes(dtype)

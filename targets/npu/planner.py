@@ -10,16 +10,17 @@ from gadl.compiler.diag import GadlError
 from gadl.passes.plan.cuts import Cut, CutSearch, Memory
 from gadl.passes.plan.plan import GroupPlan, LayerPlan, Plan
 from gadl.passes.plan.rows import RowFlow
-from gadl.passes.plan.tiling import Tile, enumerate_tiles, even_splits, search
+from gadl.passes.plan.tiling import Tile, depths, enumerate_tiles, even_splits, search
 
 from .compression import packed_part
-from .costs import Costs, WindowTraffic
+from .costs import Costs
 from .expand.bands import row_shape
 from .expand.matmul import matmul_window
 from .grouping import GroupCosts, chunk_channels
 from .in_place import reads_all
 from .layers import Layer, Window, window_of
 from .rowwise import band_bytes, row_layers, weight_bytes
+from .tiles import BYTE_WEIGHT, WindowTraffic, splits_depth, tile_orders, window_tiles
 
 #: A group of layers `[first, end)` and its number of iterations.
 Refused = tuple[int, int, int]
@@ -106,32 +107,23 @@ class Planner:
         plan = LayerPlan(layer.ops)
         match layer.op.name:
             case "conv" | "linear":
-                return self._from_tile(plan, self._window(layer, window_of(layer.op)))
+                window = window_of(layer.op)
+                tile = self._window(layer, window)
+                depth = tile.depth if tile.depth < window.ic else 0
+                return replace(plan, rows=tile.rows, channels=tile.channels, depth=depth, order=tile.order, resident=tile.resident)
             case "matmul":
                 return replace(plan, rows=self._matmul_rows(layer))
             case _:
                 return plan
 
-    @staticmethod
-    def _from_tile(plan: LayerPlan, tile: Tile) -> LayerPlan:
-        return replace(plan, rows=tile.rows, channels=tile.channels, order=tile.order, weights_resident=tile.resident)
-
     def _window(self, layer: Layer, window: Window) -> Tile:
-        op = layer.op
-        residual = op.operand(3)
-        traffic = WindowTraffic(
-            op.inputs[0].dtype.size_bytes,
-            op.inputs[1].dtype.size_bytes,
-            layer.result.dtype.size_bytes,
-            0 if residual is None else residual.dtype.size_bytes,
-        )
-        unit = self.costs.machine.integer("mma.shape.1")
-        candidates = enumerate_tiles(window.oh, window.oc, unit, True)
-        dtype = op.inputs[0].dtype
-        tile = search(candidates, lambda c: self.costs.window_tiles(window, traffic, dtype, c), self.budget)
+        traffic, dtype, machine = WindowTraffic.of(layer), layer.op.inputs[0].dtype, self.costs.machine
+        parts = depths(window.ic, machine.integer("mma.shape.2")) if splits_depth(window, dtype) else [window.ic]
+        candidates = enumerate_tiles(window.oh, window.oc, machine.integer("mma.shape.1"), parts, tile_orders(window))
+        byte_cycles = BYTE_WEIGHT / (machine["dram.bytes_per_cycle"] * machine["dram.eff"])
+        tile = search(candidates, lambda c: window_tiles(self.costs, window, traffic, dtype, c), self.budget, byte_cycles)
         if tile is None:
-            costs = self.costs.window_tiles(window, traffic, dtype, candidates)
-            raise self._too_large(layer, int(costs.sram_bytes.min()))
+            raise self._too_large(layer, int(window_tiles(self.costs, window, traffic, dtype, candidates).sram_bytes.min()))
         return tile
 
     def _too_large(self, layer: Layer, needed: int) -> GadlError:

@@ -10,7 +10,7 @@ from functools import cached_property
 
 from gadl.compiler.diag import GadlError
 from gadl.passes.plan.plan import GroupPlan, LayerPlan, LoopOrder, Plan
-from gadl.passes.plan.tiling import even_splits
+from gadl.passes.plan.tiling import depths, even_splits
 from gadl.targets.base import DeviceProgram, Segment
 
 from .backend import DRAFTS, NpuBackend
@@ -19,10 +19,11 @@ from .compression import compressed_sizes
 from .costs import Costs
 from .grouping import chunk_channels
 from .in_place import reads_all, ways_in_place
-from .layers import Layer, layers_of
+from .layers import Layer, layers_of, window_of
 from .machine import Machine
 from .planner import Planner
 from .rowwise import row_reads, weight_bytes
+from .tiles import splits_depth, tile_orders
 from .timeline import Timeline, channels_of, tallest, tile_rows
 
 #: Parts of SRAM that starting points are planned with.
@@ -106,6 +107,8 @@ class NpuSpace:
             if len(members) != 1 or layer.op.name in _ROWWISE:
                 return False
             tiled = int(layer.op.name in ("conv", "linear"))
+            if plan.depth and not (tiled and 0 < plan.depth and splits_depth(window_of(layer.op), layer.op.inputs[0].dtype)):
+                return False
             return tiled <= plan.rows <= tile_rows(layer) and tiled <= plan.channels <= channels_of(layer)
         if any(plan.channels < 0 for plan in group.layers) or any(row_reads(layer) is None for layer in members):
             return False
@@ -310,20 +313,27 @@ class NpuSpace:
         return groups
 
     def _tile(self, groups: list[GroupPlan], rng: random.Random) -> list[GroupPlan] | None:
-        """Another tile of a lone layer: rows, channels, which loop is outside, weights resident."""
+        """Another tile of a lone layer: rows, channels, input channels at a time, which loop is outside, what is resident."""
         lone = [i for i, g in enumerate(groups) if g.iterations == 0 and g.layers[0].rows]
         if not lone:
             return None
         at = rng.choice(lone)
         (plan,), (layer,) = groups[at].layers, self._members(groups[at])
-        match rng.randrange(3 if layer.op.name in ("conv", "linear") else 1):
+        if layer.op.name not in ("conv", "linear"):
+            groups[at] = replace(groups[at], layers=(replace(plan, rows=rng.choice(even_splits(tile_rows(layer)))),))
+            return groups
+        window = window_of(layer.op)
+        match rng.randrange(4):
             case 0:
                 plan = replace(plan, rows=rng.choice(even_splits(tile_rows(layer))))
             case 1:
                 plan = replace(plan, channels=rng.choice(even_splits(channels_of(layer), self.unit)))
+            case 2:
+                found = depths(window.ic, self.machine.integer("mma.shape.2"))
+                plan = replace(plan, depth=rng.choice([0, *found[1:]]))
             case _:
-                order, resident = rng.choice(((LoopOrder.ROWS, True), (LoopOrder.ROWS, False), (LoopOrder.CHANNELS, False)))
-                plan = replace(plan, order=order, weights_resident=resident)
+                outside, resident = rng.choice(tile_orders(window))
+                plan = replace(plan, order=LoopOrder.CHANNELS if outside else LoopOrder.ROWS, resident=bool(resident))
         groups[at] = replace(groups[at], layers=(plan,))
         return groups
 

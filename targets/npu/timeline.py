@@ -24,12 +24,13 @@ from gadl.targets.base import Estimate
 from .arrange import FULL
 from .bounds import vector_operations, windows_of
 from .compression import packed_part
-from .costs import Costs, WindowTraffic
+from .costs import Costs
 from .expand.bands import row_shape
 from .in_place import way_of
 from .layers import Layer, Window, window_of
 from .machine import Machine
 from .rowwise import band_bytes, is_reduction, row_layers, weight_bytes
+from .tiles import WindowTraffic, window_tiles
 
 #: Blocks (one layer in one iteration) beyond which a plan is not worth expanding.
 MOST_BLOCKS = 1 << 15
@@ -312,12 +313,11 @@ class Timeline:
             count = math.ceil(max(load, store) * self.memory.rate / self.costs.vector_block_bytes) or 1
             work = array + vector
             return span((work + load + store + max(work, load + store) * (count - 1)) / count + 2 * fixed, 0.0, steps)
-        window, residual = window_of(layer.op), layer.op.operand(3)
-        traffic = WindowTraffic(
-            layer.op.inputs[0].dtype.size_bytes, layer.op.inputs[1].dtype.size_bytes, layer.result.dtype.size_bytes,
-            0 if residual is None else residual.dtype.size_bytes,
+        window = window_of(layer.op)
+        numbers = (
+            plan.rows or window.oh, plan.channels or window.oc, plan.depth or window.ic, int(plan.order is LoopOrder.CHANNELS), int(plan.resident)
         )  # fmt: skip
-        numbers = (plan.rows or window.oh, plan.channels or window.oc, int(plan.order is LoopOrder.CHANNELS), int(plan.weights_resident))
-        tile = self.costs.window_tiles(window, traffic, layer.op.inputs[0].dtype, Candidates(*(np.asarray([n], np.int64) for n in numbers)))
+        one = Candidates(*(np.asarray([n], np.int64) for n in numbers))
+        tile = window_tiles(self.costs, window, WindowTraffic.of(layer), layer.op.inputs[0].dtype, one)
         blocks = -(-window.oh // numbers[0]) * -(-window.oc // numbers[1]) * window.batch
         return span(float(tile.cycles[0]), float(tile.sram_bytes[0]), blocks)

@@ -143,10 +143,10 @@ class Expansion:
             fields |= {f"n{number}": dim.count, f"src_s{number}": dim.source, f"dst_s{number}": dim.target}
         return fields
 
-    def load_constant(self, data: Array | bytes, name: str) -> Tile:
-        """Put constant bytes into the program's constants, as a stream where that pays, and load them into a block."""
+    def load_constant(self, data: Array | bytes, name: str, packed: bool = True) -> Tile:
+        """Put constant bytes into the program's constants, as a stream where that pays (and `packed`), and load them into a block."""
         raw = data if isinstance(data, bytes) else data.tobytes()
-        tile, stream = self.tile(len(raw), name), stream_of(self.costs.machine, raw)
+        tile, stream = self.tile(len(raw), name), stream_of(self.costs.machine, raw) if packed else None
         offset = self.add_constant(raw if stream is None else stream)
         self.raw_bytes += len(raw)
         self.stored_bytes += len(raw if stream is None else stream)

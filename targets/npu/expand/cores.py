@@ -50,10 +50,10 @@ class CoreExpansion(Expansion):
         """Append a step of the current layer and core."""
         super().step(f"{engine}.{self.core}" if self.core else engine, instruction, fields, reads, writes, cycles, early)
 
-    def load_constant(self, data: Array | bytes, name: str) -> Tile:
+    def load_constant(self, data: Array | bytes, name: str, packed: bool = True) -> Tile:
         """Constants that all cores use are loaded for all of them."""
         if not self.dividing:
-            return super().load_constant(data, name)
+            return super().load_constant(data, name, packed)
         raw = data if isinstance(data, bytes) else data.tobytes()
         offset, tile = self.add_constant(raw), self.tile(len(raw), name)
         fields = {"src": Ref(self.constants, offset), "dst": tile.at(0), "row_bytes": len(raw)}

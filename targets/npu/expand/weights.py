@@ -33,10 +33,13 @@ def packed_weights(op: Op, depthwise: bool) -> Array:
     return np.moveaxis(packed[..., 0], 0, -1) if depthwise else packed
 
 
-def weight_chunk(weights: Array, depthwise: bool, op: Op, first: int, count: int) -> WeightChunk:
-    """Weights, bias, multipliers and shifts of channels `[first, first + count)`, each part aligned to 16 bytes."""
-    part = weights[..., first : first + count] if depthwise else weights[first : first + count]
+def weight_chunk(weights: Array, depthwise: bool, op: Op, channels: slice, depth: slice | None = None) -> WeightChunk:
+    """Weights of some output channels, for some input channels (None: all); then, behind the last of these, bias, multipliers and
+    shifts. Each part is aligned to 16 bytes."""
+    part = weights[..., channels] if depthwise else weights[channels] if depth is None else weights[channels, ..., depth]
     data = bytearray(np.ascontiguousarray(part).tobytes())
+    if depth is not None and depth.stop < weights.shape[-1]:
+        return WeightChunk(bytes(data), None, None, None)
 
     def append(vector: Array | None) -> int | None:
         if vector is None:
@@ -49,10 +52,9 @@ def weight_chunk(weights: Array, depthwise: bool, op: Op, first: int, count: int
     bias = op.operand(2)
     requant: Requant | None = op.attrs.get("requant")
     vectors = requant if requant is not None and requant.per_channel else None
-    chosen = slice(first, first + count)
-    bias_at = append(None if bias is None or bias.data is None else _accumulator_bias(bias.data[chosen]))
-    multiplier_at = append(None if vectors is None else vectors.multiplier[chosen].astype(np.int32))
-    shift_at = append(None if vectors is None else vectors.shift[chosen].astype(np.int8))
+    bias_at = append(None if bias is None or bias.data is None else _accumulator_bias(bias.data[channels]))
+    multiplier_at = append(None if vectors is None else vectors.multiplier[channels].astype(np.int32))
+    shift_at = append(None if vectors is None else vectors.shift[channels].astype(np.int8))
     return WeightChunk(bytes(data), bias_at, multiplier_at, shift_at)
 
 

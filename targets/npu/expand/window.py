@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gadl.compiler.ir.graph import Op, Value
@@ -22,11 +23,12 @@ from .weights import WeightChunk, packed_weights, weight_chunk
 
 @dataclass(frozen=True)
 class Weights:
-    """A chunk of weights on chip, with the parameters of its drain."""
+    """Weights of some output channels for some input channels on chip; with the last of these, the parameters of the drain."""
 
     tile: Tile
     chunk: WeightChunk
     channels: Span
+    depth: Span
 
 
 class WindowCompute:
@@ -38,35 +40,52 @@ class WindowCompute:
         self.residual = layer.op.operand(3)
         self.weight_bytes = int(weights.dtype.itemsize)
 
-    def load_weights(self, channels: Span) -> Weights:
-        """Put a chunk of weights on chip."""
-        chunk = weight_chunk(self.weights, self.window.depthwise, self.layer.op, channels.first, channels.count)
-        return Weights(self.context.load_constant(chunk.data, "w"), chunk, channels)
+    def load_weights(self, channels: Span, depth: Span | None = None) -> Weights:
+        """Put a chunk of weights on chip, for some input channels only where `depth` names them.
+
+        What holds some input channels is no run of the layer's weights, by which streams are bounded: it is loaded as it is.
+        """
+        part = None if depth is None else slice(depth.first, depth.end)
+        chunk = weight_chunk(self.weights, self.window.depthwise, self.layer.op, slice(channels.first, channels.end), part)
+        tile = self.context.load_constant(chunk.data, "w", packed=depth is None)
+        return Weights(tile, chunk, channels, depth or Span(0, self.window.ic))
 
     def block(
         self, rows: Span, weights: Weights, piece: Piece, x: Band, y: Band, residual: Band | None, only: Span | None = None
     ) -> None:
         """Output rows `rows` of the channels of `weights`, or `only` of some. `x` holds every row that they read."""
-        all_channels = only or weights.channels
+        self.accumulate(rows, only or weights.channels, piece, lambda: [(x, weights)], y, residual)
+
+    def accumulate(
+        self, rows: Span, channels: Span, piece: Piece, operands: Callable[[], Iterable[tuple[Band, Weights]]], y: Band, residual: Band | None
+    ) -> None:
+        """Output rows `rows` of some channels, summed over `operands`: rows and weights of ascending input channels, for each piece."""
         for part_rows in spans(rows.count, piece.rows, rows.first):
             for columns in spans(self.window.ow, piece.columns):
-                for channels in spans(all_channels.count, piece.channels, all_channels.first):
-                    self._piece(part_rows, columns, channels, weights, x, y, residual)
+                for part in spans(channels.count, piece.channels, channels.first):
+                    self._piece(part_rows, columns, part, operands(), y, residual)
 
     def _piece(
-        self, rows: Span, columns: Span, channels: Span, weights: Weights, x: Band, y: Band, residual: Band | None
+        self, rows: Span, columns: Span, channels: Span, operands: Iterable[tuple[Band, Weights]], y: Band, residual: Band | None
     ) -> None:
-        """One accumulator's worth: a product and its drain."""
+        """One accumulator's worth: products and their drain."""
         context, costs = self.context, self.context.costs
         cells = rows.count * columns.count * channels.count
         acc = context.program.buffer(ACC, cells * costs.cell_bytes(self.x.dtype), "acc", alignment=64)
         acc_region = Region(acc, 0, acc.size)
-        weight_region = weights.tile.region(0, len(weights.chunk.data))
-        cycles = costs.mma(self.window, rows.count, columns.count, channels.count, self.x.dtype)
         instruction = "MMA_DW" if self.window.depthwise else "MMA_CONV"
-        reads = [*self._input_region(rows, columns, channels, x), weight_region]
-        context.step("MMA", instruction, self._product(rows, columns, channels, weights, x, acc), reads, [acc_region], cycles)
-        reads = [acc_region, weight_region]
+        for number, (x, weights) in enumerate(operands):
+            cycles = costs.mma(replace(self.window, ic=weights.depth.count), rows.count, columns.count, channels.count, self.x.dtype)
+            read = self._input_region(rows, columns, channels, weights, x)
+            reads = [*read, weights.tile.region(0, len(weights.chunk.data))]
+            product = self._product(rows, columns, channels, weights, x, acc)
+            if not read:
+                product |= {"x_addr": weights.tile.at(0), "ih": 0, "iw": 0}  # padding only: the rows may be nowhere
+            if number:
+                product["accumulate"] = 1
+                reads.append(acc_region)
+            context.step("MMA", instruction, product, reads, [acc_region], cycles)
+        reads = [acc_region, weights.tile.region(0, len(weights.chunk.data))]
         drain = drain_fields(self.layer, weights.chunk, weights.tile, channels.first - weights.channels.first, self.table)
         drain |= {
             "acc_addr": Ref(acc), "oh": rows.count, "ow": columns.count, "oc": channels.count,
@@ -90,7 +109,7 @@ class WindowCompute:
         row, column = min(max(top, 0), window.ih), max(left, 0)
         return row, column, row - top, column - left
 
-    def _input_region(self, rows: Span, columns: Span, channels: Span, x: Band) -> list[Region]:
+    def _input_region(self, rows: Span, columns: Span, channels: Span, weights: Weights, x: Band) -> list[Region]:
         """What the product reads of its operand; nothing where only padding is read."""
         window = self.window
         first, end = window.input_rows(rows.first, rows.count)
@@ -98,14 +117,14 @@ class WindowCompute:
         right = (columns.end - 1) * window.stride_w - window.pad_left + (window.kw - 1) * window.dilation_w + 1
         if end <= first or min(right, window.iw) <= column:
             return []
-        read = channels if window.depthwise else Span(0, window.ic)
+        read = channels if window.depthwise else weights.depth
         return [x.region(Span(first, end - first), Span(column, min(right, window.iw) - column), read)]
 
     def _product(self, rows: Span, columns: Span, channels: Span, weights: Weights, x: Band, acc: Buffer) -> dict[str, Any]:
         """Operands of the product: the input window of the piece, the weights of its channels."""
-        window = self.window
+        window, depth = self.window, weights.depth
         row, column, pad_top, pad_left = self._input(rows, columns)
-        filter_bytes = self.weight_bytes * (1 if window.depthwise else window.kh * window.kw * window.ic)
+        filter_bytes = self.weight_bytes * (1 if window.depthwise else window.kh * window.kw * depth.count)
         quant = self.x.quant
         kind = {DType.F16: DType.F16, DType.BF16: DType.BF16}.get(self.x.dtype, DType.I8)
         if window.depthwise:
@@ -113,9 +132,9 @@ class WindowCompute:
         else:
             extra = {"oc": channels.count, "w_type": kind}
         return extra | {
-            "x_addr": x.at(row, column, channels.first if window.depthwise else 0) if row < window.ih else x.at(x.first),
+            "x_addr": x.at(row, column, channels.first if window.depthwise else depth.first),
             "x_row_stride": x.row_bytes, "x_pix_stride": x.pixel_bytes,
-            "ih": window.ih - row, "iw": max(0, window.iw - column), "ic": channels.count if window.depthwise else window.ic,
+            "ih": window.ih - row, "iw": max(0, window.iw - column), "ic": channels.count if window.depthwise else depth.count,
             "kh": window.kh, "kw": window.kw, "stride_h": window.stride_h, "stride_w": window.stride_w,
             "dil_h": window.dilation_h, "dil_w": window.dilation_w, "pad_top": pad_top, "pad_left": pad_left,
             "x_zp": quant.zero_point if quant is not None else 0,
@@ -132,8 +151,16 @@ def row_strides(value: Value, strides: tuple[int, ...], op: Op) -> tuple[int, in
     return strides[0], row, strides[3] if value.type.rank == 4 else row
 
 
+@dataclass
+class _Rows:
+    """Rows `[.., end)` of some input channels that are on chip."""
+
+    band: Band
+    end: int
+
+
 class WindowExpansion:
-    """A conv or linear layer by itself, from memory to memory: tiles of rows and channels."""
+    """A conv or linear layer by itself, from memory to memory: tiles of rows and channels, loaded in the order in which they are read."""
 
     def __init__(self, context: Expansion, layer: Layer, plan: LayerPlan) -> None:
         self.context, self.layer, self.plan, self.op = context, layer, plan, layer.op
@@ -141,65 +168,84 @@ class WindowExpansion:
         weights = packed_weights(layer.op, self.window.depthwise)
         self.compute = WindowCompute(context, layer, self.window, weights, load_table(context, layer))
         self.x, self.residual, self.result = layer.op.inputs[0], layer.op.operand(3), layer.result
-        self.piece = context.costs.accumulator_piece(self.window, plan.rows, plan.channels, self.x.dtype)
-        self._resident: dict[int, Weights] = {}
+        depth = plan.depth or self.window.ic
+        self.depths = list(spans(self.window.ic, depth)) if depth < self.window.ic else [None]
+        self.piece = context.costs.tile_piece(self.window, plan.rows, plan.channels, depth, self.x.dtype)
+        self._rows: dict[Span | None, _Rows] = {}
+        self._weights: dict[tuple[Span, Span | None], Weights] = {}
 
     def run(self) -> None:
         """Emit all steps of the layer."""
         rows = list(spans(self.window.oh, self.plan.rows))
         chunks = list(spans(self.window.oc, self.plan.channels))
-        whole = Span(0, self.window.ic)
+        outside, resident = self.plan.order is LoopOrder.CHANNELS, self.plan.resident
         for image in range(self.window.batch):
-            if self.plan.order is LoopOrder.ROWS:
-                for stripe in rows:
-                    x = None if self.window.depthwise else self._load_input(image, stripe, whole)
-                    for chunk in chunks:
-                        self._tile(image, stripe, x or self._load_input(image, stripe, chunk), self._weights(chunk))
-            else:
-                for chunk in chunks:
-                    weights = self._weights(chunk)
-                    for stripe in rows:
-                        channels = chunk if self.window.depthwise else whole
-                        self._tile(image, stripe, self._load_input(image, stripe, channels), weights)
+            self._rows.clear()
+            for first in chunks if outside else rows:
+                if outside:
+                    self._weights.clear()
+                else:
+                    self._rows.clear()
+                for second in rows if outside else chunks:
+                    stripe, chunk = (second, first) if outside else (first, second)
+                    if self.window.depthwise or (outside and not resident):
+                        self._rows.clear()
+                    if not (outside or resident):
+                        self._weights.clear()
+                    self._tile(image, stripe, chunk)
 
-    def _weights(self, channels: Span) -> Weights:
-        """A chunk of weights; resident chunks are loaded once."""
-        kept = self._resident.get(channels.first)
-        if kept is None:
-            kept = self.compute.load_weights(channels)
-            if self.plan.weights_resident:
-                self._resident[channels.first] = kept
-        return kept
+    def _operands(self, image: int, stripe: Span, chunk: Span) -> Iterator[tuple[Band, Weights]]:
+        """What a tile is computed from, part by part of the input channels; each is loaded when it is first asked for."""
+        for depth in self.depths:
+            channels = depth or (chunk if self.window.depthwise else Span(0, self.window.ic))
+            band = self._input_rows(image, stripe, depth, channels)
+            if (chunk, depth) not in self._weights:
+                self._weights[chunk, depth] = self.compute.load_weights(chunk, depth)
+            yield band, self._weights[chunk, depth]
 
-    def _load_input(self, image: int, stripe: Span, channels: Span) -> Band:
-        """The input rows of a stripe."""
+    def _input_rows(self, image: int, stripe: Span, depth: Span | None, channels: Span) -> Band:
+        """The input rows of a stripe; where an image's rows are resident, those that are not on chip yet join the others."""
         first, end = self.window.input_rows(stripe.first, stripe.count)
-        return self._load(self.x, image, Span(first, end - first), self.window.iw, channels)
+        there = self._rows.get(depth)
+        if there is None:
+            whole = self.plan.resident and self.plan.order is LoopOrder.CHANNELS and not self.window.depthwise
+            room = Span(0, self.window.ih) if whole else Span(first, end - first)
+            there = self._rows[depth] = _Rows(self._room(self.x, room, self.window.iw, channels), first)
+        if end > there.end:
+            fresh = max(first, there.end)
+            self._load(self.x, image, Span(fresh, end - fresh), self.window.iw, channels, there.band)
+            there.end = end
+        return there.band
 
-    def _load(self, value: Value, image: int, rows: Span, width: int, channels: Span) -> Band:
-        """Rows `[rows, width, channels]` of a value, dense."""
-        element, place = value.dtype.size_bytes, self.context.place(value)
-        image_stride, row_stride, pixel_stride = row_strides(value, place.strides, self.op)
+    def _room(self, value: Value, rows: Span, width: int, channels: Span) -> Band:
+        """A dense block for `[rows, width, channels]` of a value."""
+        element = value.dtype.size_bytes
         pixel = channels.count * element
         tile = self.context.tile(max(1, rows.count) * width * pixel, "x")
+        return Band(tile.buffer, width * pixel, pixel, element, rows.first, 0, channels.first)
+
+    def _load(self, value: Value, image: int, rows: Span, width: int, channels: Span, into: Band) -> None:
+        """Bring rows `[rows, width, channels]` of a value into a block."""
+        element, place = value.dtype.size_bytes, self.context.place(value)
+        image_stride, row_stride, pixel_stride = row_strides(value, place.strides, self.op)
         dims = [
-            CopyDim(rows.count, row_stride, width * pixel),
-            CopyDim(width, pixel_stride, pixel),
+            CopyDim(rows.count, row_stride, into.row_bytes),
+            CopyDim(width, pixel_stride, into.pixel_bytes),
             CopyDim(channels.count, element, element),
         ]
         offset = place.offset + image * image_stride + rows.first * row_stride + channels.first * element
-        if rows.count > 0:
-            self.context.load(place.buffer, offset, tile, dims, element)
-        return Band(tile.buffer, width * pixel, pixel, element, rows.first, 0, channels.first)
+        self.context.load(place.buffer, offset, Tile(into.buffer, into.byte(rows.first)), dims, element)
 
-    def _tile(self, image: int, stripe: Span, x: Band, weights: Weights) -> None:
+    def _tile(self, image: int, stripe: Span, channels: Span) -> None:
         """One output tile: load the residual, all pieces, store."""
-        channels, element, width = weights.channels, self.result.dtype.size_bytes, self.window.ow
-        pixel = channels.count * element
-        out = self.context.tile(stripe.count * width * pixel, "y")
-        y = Band(out.buffer, width * pixel, pixel, element, stripe.first, 0, channels.first)
-        residual = None if self.residual is None else self._load(self.residual, image, stripe, width, channels)
-        self.compute.block(stripe, weights, self.piece, x, y, residual)
+        element, width = self.result.dtype.size_bytes, self.window.ow
+        next(self._operands(image, stripe, channels))  # what is read first is loaded first
+        residual = None if self.residual is None else self._room(self.residual, stripe, width, channels)
+        if self.residual is not None and residual is not None:
+            self._load(self.residual, image, stripe, width, channels, residual)
+        y = self._room(self.result, stripe, width, channels)
+        out, pixel = Tile(y.buffer), channels.count * element
+        self.compute.accumulate(stripe, channels, self.piece, lambda: self._operands(image, stripe, channels), y, residual)
         place: Place = self.context.place(self.result)
         image_stride, row_stride, pixel_stride = row_strides(self.result, place.strides, self.op)
         dims = [

@@ -176,7 +176,7 @@ def test_results_do_not_depend_on_the_plan(data: st.DataObject) -> None:
         if layer.channels:
             changes["channels"] = data.draw(st.integers(1, layer.channels))
             changes["order"] = data.draw(st.sampled_from(LoopOrder))
-            changes["weights_resident"] = data.draw(st.booleans())
+            changes["resident"] = data.draw(st.booleans())
         iterations = data.draw(st.integers(1, group.iterations + 3)) if group.iterations else 0
         groups.append(GroupPlan((replace(layer, **changes),), iterations))
     chosen = Plan(tuple(groups))

@@ -15,15 +15,16 @@ import numpy as np
 import pytest
 
 from gadl.frontends.onnx import import_onnx
-from gadl.passes.plan.plan import GroupPlan, LayerPlan, LoopOrder, Plan
-from gadl.passes.plan.tiling import Candidates, enumerate_tiles, search
+from gadl.passes.plan.plan import GroupPlan, LayerPlan, Plan
+from gadl.passes.plan.tiling import Candidates, TileCost, enumerate_tiles, search
 from gadl.targets.base import Segment, segments_of
 from gadl.targets.npu import _sim
 from gadl.targets.npu.backend import NpuBackend
-from gadl.targets.npu.costs import Costs, WindowTraffic
+from gadl.targets.npu.costs import Costs
 from gadl.targets.npu.layers import Layer, layers_of, window_of
 from gadl.targets.npu.machine import Machine, load_machine
 from gadl.targets.npu.planner import Planner
+from gadl.targets.npu.tiles import WindowTraffic, window_tiles
 
 from ...networks import resnet50
 from .programs import placed
@@ -49,17 +50,21 @@ def segment() -> Segment:
 
 
 def stripes_outside(costs: Costs, budget: int, layer: Layer, plan: LayerPlan) -> LayerPlan:
-    """The best tile with row stripes outside."""
-    if plan.order is LoopOrder.ROWS:
-        return plan
-    window, residual = window_of(layer.op), layer.op.operand(3)
-    every = enumerate_tiles(window.oh, window.oc, costs.machine.integer("mma.shape.1"), True)
-    rows = every.channels_outside == 0
-    candidates = Candidates(every.rows[rows], every.channels[rows], every.channels_outside[rows], every.resident[rows])
-    traffic = WindowTraffic(1, 1, 1, 0 if residual is None else 1)
-    tile = search(candidates, lambda c: costs.window_tiles(window, traffic, layer.op.inputs[0].dtype, c), budget)
+    """The best tile with row stripes outside, all input channels at once, and every block of a tile twice in the buffer."""
+    window, traffic = window_of(layer.op), WindowTraffic.of(layer)
+    every = enumerate_tiles(window.oh, window.oc, costs.machine.integer("mma.shape.1"), [window.ic], ((0, 1), (0, 0)))
+    in_rows = np.minimum((every.rows - 1) * window.stride_h + window.kh, window.ih)
+    blocks = 2 * (in_rows * window.iw * window.ic + every.rows * window.ow * every.channels * (1 + traffic.residual))
+    chunks = np.where(every.resident, -(-window.oc // every.channels), 2)
+    held = blocks + chunks * every.channels * (window.kh * window.kw * window.ic + 9)
+
+    def cost(candidates: Candidates) -> TileCost:
+        found = window_tiles(costs, window, traffic, layer.op.inputs[0].dtype, candidates)
+        return replace(found, sram_bytes=np.maximum(found.sram_bytes, np.where((every.rows < window.oh) | (every.channels < window.oc), held, 0)))
+
+    tile = search(every, cost, budget)
     assert tile is not None
-    return replace(plan, rows=tile.rows, channels=tile.channels, order=tile.order, weights_resident=tile.resident)
+    return replace(plan, rows=tile.rows, channels=tile.channels, order=tile.order, resident=tile.resident, depth=0)
 
 
 def layer_by_layer(machine: Machine, segment: Segment) -> Plan:
@@ -70,7 +75,7 @@ def layer_by_layer(machine: Machine, segment: Segment) -> Plan:
     assert all(len(group.layers) == 1 for group in groups)
     return Plan(
         tuple(
-            group if group.iterations else GroupPlan((stripes_outside(costs, budget, layer, group.layers[0]),))
+            group if layer.op.name not in ("conv", "linear") else GroupPlan((stripes_outside(costs, budget, layer, group.layers[0]),))
             for layer, group in zip(layers, groups, strict=True)
         )
     )
