@@ -26,6 +26,7 @@ from gadl.compiler.ir.types import Array
 from gadl.passes.layout.choose_layouts import choose_layouts
 from gadl.passes.pipeline import FLOAT_PIPELINE
 from gadl.passes.plan.partition import partition
+from gadl.passes.plan.recompute import recompute
 from gadl.passes.quant.calibrate import calibrate
 from gadl.passes.quant.observers import MinMax, Observer, Percentile
 from gadl.passes.quant.quantize import (
@@ -48,7 +49,7 @@ from .tune.session import TuneOptions, compile_tuned
 Feeds = Mapping[str, Array]
 SCHEMA_VERSION = 1
 #: What `--stop-after` takes, in order.
-PASS_NAMES = (*(p.name for p in FLOAT_PIPELINE), "quantize", "partition", "choose_layouts")
+PASS_NAMES = (*(p.name for p in FLOAT_PIPELINE), "quantize", "partition", "choose_layouts", "recompute")
 #: Ops whose placement on the host is expected and not worth a word.
 _BOUNDARY = frozenset({"quantize", "dequantize", "relayout", "cast"})
 
@@ -156,6 +157,7 @@ def compile(  # noqa: A001  (the API's name)
         if graph.stage is not Stage.PLACED:
             manager.run(graph, [Pass("partition", lambda g: partition(g, found.name, lambda op: _refusal(found, op, description)))])
         manager.run(graph, [Pass("choose_layouts", lambda g: choose_layouts(g, found.channels_last))])
+        manager.run(graph, [Pass("recompute", lambda g: chosen.groups and found.streaming is not None and recompute(g, found.streaming(description)))])
         placement = _placement_report(graph, found, chosen)
     with clock.stage("plan" if tuning is None else "tune"), manager.guarded("plan", graph):
         everything = [v for op in graph.ops for v in op.results] if chosen.keep_tensors else graph.outputs

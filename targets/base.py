@@ -13,6 +13,7 @@ from gadl.compiler.artifact.format import Feature
 from gadl.compiler.diag.catalog import Text
 from gadl.compiler.ir.graph import Op, Value
 from gadl.passes.plan.plan import Plan
+from gadl.passes.plan.recompute import Streaming
 from gadl.passes.quant.specs import QuantRules
 
 from .profile import ProgramProfile
@@ -232,6 +233,8 @@ class Target:
     constraints: ConstraintTable = field(default_factory=ConstraintTable)
     quant_rules: Callable[[Any], QuantRules] | None = None
     backend: Callable[[Any], Backend] | None = None
+    #: Memory and speed of a machine where large tensors may be worth computing twice.
+    streaming: Callable[[Any], Streaming] | None = None
     #: The plans of a segment on a machine, where plans can be tuned and replayed.
     space: Callable[[Any, Segment], PlanSpace] | None = None
     #: The first one is the default.

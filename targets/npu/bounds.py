@@ -12,6 +12,7 @@ import gadl.targets.npu._sim as _sim
 from gadl.compiler.ir.graph import Op, Value
 from gadl.compiler.ir.ops.shape import Resize, linear_taps, nearest_index
 from gadl.compiler.ir.types import Array, DType
+from gadl.passes.plan.recompute import Streaming
 from gadl.targets.base import Segment
 
 from .compression import least_bytes
@@ -93,7 +94,9 @@ def segment_bounds(machine: Machine, layers: list[Layer], segment: Segment) -> d
     costs = Costs(machine)
     peak = math.prod(machine.integer(f"mma.shape.{i}") for i in range(3)) * machine.integer("machine.cores")
     macs, mac_cycles, geometric, vector, weights = 0, 0.0, 0.0, 0, 0.0
-    for layer in layers:
+    # What is computed again (`gadl.passes.plan.recompute`) is necessary once.
+    necessary = {(layer.op.name, *map(id, layer.op.operands)): layer for layer in reversed(layers)}
+    for layer in reversed(necessary.values()):
         dtype = layer.op.inputs[0].dtype
         rate = machine[f"mma.rate.{_rate_key(dtype)}"]
         for window, times in windows_of(layer):
@@ -120,6 +123,18 @@ def segment_bounds(machine: Machine, layers: list[Layer], segment: Segment) -> d
         "lb0_cycles": max(mac_cycles, vector_cycles, dram),
         "lbgeo_cycles": max(geometric, vector_cycles, dram),
     }
+
+
+def streaming(machine: Machine) -> Streaming:
+    """The machine as recomputation sees it."""
+    costs, cores = Costs(machine), machine.integer("machine.cores")
+
+    def cycles(op: Op) -> float:
+        dtype = op.inputs[0].dtype
+        windows = windows_of(Layer(0, op, None, (0,)))
+        return sum(times * w.batch * costs.mma(w, w.oh, w.ow, w.oc, dtype) for w, times in windows) / cores
+
+    return Streaming(machine.sram_bytes * cores, machine["dram.bytes_per_cycle"] * machine["dram.eff"], cycles)
 
 
 def _rate_key(dtype: DType) -> str:

@@ -9,6 +9,7 @@ from gadl.targets.base import Target
 
 from .asm import disassemble
 from .backend import NpuBackend
+from .bounds import streaming
 from .constraints import CONSTRAINTS, DEVICE_OPS
 from .container import core_code
 from .instruction import decode
@@ -30,6 +31,7 @@ TARGET = Target(
     constraints=CONSTRAINTS,
     quant_rules=lambda machine: QUANT_RULES,
     backend=NpuBackend,
+    streaming=streaming,
     space=NpuSpace,
     features=Feature.NPU,
     profile=profile,

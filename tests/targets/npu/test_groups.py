@@ -15,9 +15,11 @@ from gadl.compiler.diag import GadlError
 from gadl.compiler.ir.graph import Graph, Value
 from gadl.compiler.ir.opdef import Builder
 from gadl.passes.plan.plan import GroupPlan, LayerPlan, Plan
+from gadl.passes.plan.recompute import recompute
 from gadl.passes.quant.quantize import Precision
 from gadl.targets.base import segments_of
 from gadl.targets.npu.backend import NpuBackend
+from gadl.targets.npu.bounds import segment_bounds, streaming
 from gadl.targets.npu.costs import Costs
 from gadl.targets.npu.in_place import Kind, reads_all, ways_in_place
 from gadl.targets.npu.layers import Layer, layers_of
@@ -244,3 +246,21 @@ def test_results_go_over_their_operands(kind: Kind) -> None:
             least[in_place], tight = kib, machine
     assert over >= 2 and least[True] <= 0.8 * least[False]
     run_segments(made, feeds[0], tight, plan(True))
+
+
+def test_what_is_computed_twice_is_necessary_once() -> None:
+    graph, b, x = float_graph(1, 6, 24, 24)
+    rng = np.random.default_rng(0)
+    x = b("conv", x, random(graph, rng, 64, 6, 1, 1), None, strides=(1, 1), pads=(0, 0, 0, 0), dilations=(1, 1))
+    graph.set_outputs([grow(graph, b, rng, [x], "excite")])
+    feeds = [{"x": rng.standard_normal(graph.inputs[0].shape).astype(np.float32)}]
+    made = placed(graph, feeds)
+
+    def bounds() -> dict[str, object]:
+        (segment,) = segments_of(made.ops, made.outputs)
+        return segment_bounds(EDGE, layers_of(segment), segment)
+
+    before, count = bounds(), len(made.ops)
+    assert recompute(made, replace(streaming(EDGE), capacity=16 << 10)) and len(made.ops) == count + 1
+    assert bounds() == before
+    run_segments(made, feeds[0])
