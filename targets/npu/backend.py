@@ -13,6 +13,7 @@ from gadl.compiler.ir.graph import Value
 from gadl.passes.memory.allocate import AllocationError, Reuse, allocate, peak_use
 from gadl.passes.plan.plan import LayerPlan, Plan
 from gadl.passes.plan.program import Program
+from gadl.passes.schedule.double_buffer import double_buffer
 from gadl.passes.schedule.synchronize import find_waits
 from gadl.targets.base import DeviceProgram, Segment
 
@@ -367,8 +368,9 @@ def _expand(context: Expansion, layers: list[Layer], plan: Plan, segment: Segmen
             continue
         if group.iterations == 0:
             (layer,), (chosen,) = members, group.layers
-            context.op = layer.index
+            context.op, start = layer.index, len(context.program.steps)
             expand_layer(context, layer, chosen)
+            double_buffer(context.program, start, context.queues)
             continue
         inside = {id(op) for layer in members for op in (layer.op, layer.lut)}
         kept = {id(layer.result) for layer, chosen in zip(members, group.layers) if chosen.kept and may_keep(layer.result)}

@@ -122,6 +122,11 @@ class Expansion:
             fields = self._dma(part, Ref(source, offset + from_), target.at(to))
             self.step(queue, "LD", fields, reads, writes, cycles, early)
 
+    @property
+    def queues(self) -> tuple[str, ...]:
+        """The load queues."""
+        return tuple(self._load)
+
     def _queue(self, cycles: float) -> str:
         """The load queue with the least work so far, which takes on some more."""
         queue = min(self._load, key=lambda q: self._load[q])
