@@ -16,7 +16,9 @@ from gadl.targets.base import DeviceProgram, Segment
 from .backend import DRAFTS, NpuBackend
 from .bounds import segment_bounds
 from .compression import compressed_sizes
+from .cores import can_divide
 from .costs import Costs
+from .expand.cores import divisible
 from .grouping import chunk_channels
 from .in_place import reads_all, ways_in_place
 from .layers import Layer, layers_of, window_of
@@ -112,6 +114,10 @@ class NpuSpace:
             return tiled <= plan.rows <= tile_rows(layer) and tiled <= plan.channels <= channels_of(layer)
         if any(plan.channels < 0 for plan in group.layers) or any(row_reads(layer) is None for layer in members):
             return False
+        if group.cores != 1:
+            every = self.machine.integer("machine.cores") if can_divide(self.machine) else 1
+            whole = group.iterations == 1 and group.cores == every and all(divisible(layer) for layer in members)
+            return whole and all(0 <= plan.owners <= every for plan in group.layers)
         return 1 <= group.iterations <= tallest(members)
 
     def simulate(self, plan: Plan) -> float:
@@ -126,7 +132,7 @@ class NpuSpace:
         """A legal plan one move away; the plan itself where no move was found."""
         moves = (
             self._iterate, self._iterate, self._iterate, self._shift, self._shift, self._shift, self._chunk, self._chunk,
-            self._chunk_all, self._split, self._merge, self._keep, self._put_over, self._isolate, self._absorb, self._tile, self._tile,
+            self._chunk_all, self._split, self._merge, self._keep, self._put_over, self._own, self._own, self._pass_rows, self._isolate, self._absorb, self._tile, self._tile,
         )  # fmt: skip
         for _ in range(_ATTEMPTS):
             groups = rng.choice(moves)(list(plan.groups), rng)
@@ -142,7 +148,7 @@ class NpuSpace:
         """Another number of iterations."""
         index = rng.randrange(len(groups))
         group = groups[index]
-        if group.iterations == 0:
+        if group.iterations == 0 or group.cores > 1:
             return None
         groups[index] = self._with_iterations(group, self._other_iterations(group, rng))
         return groups
@@ -239,6 +245,32 @@ class NpuSpace:
         if reads_all(layer):
             each = plan.channels or chunk_channels(layer, self.unit) or channels_of(layer)
             changed = replace(changed, channels=0 if way is not None and not way.streamed else each)
+        groups[index] = replace(group, layers=(*group.layers[:at], changed, *group.layers[at + 1 :]))
+        return groups
+
+    def _own(self, groups: list[GroupPlan], rng: random.Random) -> list[GroupPlan] | None:
+        """Another number of cores divides the rows of some layers."""
+        several = [i for i, g in enumerate(groups) if g.cores > 1]
+        if not several:
+            return None
+        index = rng.choice(several)
+        group = groups[index]
+        first = rng.randrange(len(group.layers))
+        end = rng.choice((first + 1, first + 3, len(group.layers), rng.randint(first + 1, len(group.layers))))
+        count = rng.randint(0, group.cores - 1)
+        layers = (replace(p, owners=count) if first <= at < end else p for at, p in enumerate(group.layers))
+        groups[index] = replace(group, layers=tuple(layers))
+        return groups
+
+    def _pass_rows(self, groups: list[GroupPlan], rng: random.Random) -> list[GroupPlan] | None:
+        """Cores pass the rows of a result to each other, or no longer do."""
+        several = [i for i, g in enumerate(groups) if g.cores > 1]
+        if not several:
+            return None
+        index = rng.choice(several)
+        group = groups[index]
+        at = rng.randrange(len(group.layers))
+        changed = replace(group.layers[at], exchanged=not group.layers[at].exchanged)
         groups[index] = replace(group, layers=(*group.layers[:at], changed, *group.layers[at + 1 :]))
         return groups
 

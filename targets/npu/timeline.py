@@ -108,6 +108,9 @@ class Timeline:
             machine.load_queues, packed_part(machine, layers),
         )  # fmt: skip
 
+        #: Cycles from the store of rows on one core to their use on another: a store, a signal and a load.
+        self.passing = 3 * machine["dma.issue"] + 2 * machine["dram.latency_rd"] + machine["dram.latency_wr"] + 2 * machine["noc.latency"]
+
     def _members(self, group: GroupPlan) -> list[Layer]:
         return [self.by_op[p.ops[0]] for p in group.layers]
 
@@ -175,7 +178,7 @@ class Timeline:
             there = frozenset(id(v) for m in members for v in m.op.inputs if id(v) in kept) if group.iterations else frozenset()
             live = float(sum(kept.values()))
             yield [replace(span, held=span.held + live) if live else span for span in self._spans_of(group, there)]
-            kept |= {id(m.result): m.result.type.size_bytes for m, p in zip(members, group.layers) if p.kept and group.iterations}
+            kept |= {id(m.result): m.result.type.size_bytes // group.cores for m, p in zip(members, group.layers) if p.kept and group.iterations}
 
     def _spans_of(self, group: GroupPlan, there: frozenset[int]) -> tuple[_Span, ...]:
         key = group, there
@@ -264,7 +267,7 @@ class Timeline:
         return _Span(way, array, vector, float(weights), held, steps)
 
     def _in_turn(self, group: GroupPlan, there: frozenset[int]) -> Iterator[_Span]:
-        """One iteration: layer after layer, intermediates whole on chip."""
+        """One iteration: layer after layer, intermediates whole on chip; with several cores, the busiest of them."""
         members = self._members(group)
         loads, stored, kept = self._outside(group, there)
         outside, sizes = dict(loads), dict(loads)
@@ -278,10 +281,12 @@ class Timeline:
             residual = layer.op.operand(3) if layer.op.name in ("conv", "linear") else None
             if residual is not None and id(residual) in there and self.last[id(residual)] == layer.index:
                 sizes[id(layer.result)] = 0  # takes the residual's place
+        divided = {id(m.result): p.owners or group.cores for m, p in zip(members, group.layers)}
+        sizes = {v: size // divided.get(v, group.cores) for v, size in sizes.items()}
         for index, (layer, plan) in enumerate(zip(members, group.layers)):
             shape, weights = row_shape(layer.result), weight_bytes(layer)
             height, images = (1, 1) if shape is None else (shape.rows, shape.images)
-            array, vector, steps = self._block(layer, height, plan.channels)
+            array, vector, steps = self._block(layer, -(-height // divided[id(layer.result)]), plan.channels)
             chunks = max(1, -(-channels_of(layer) // plan.channels)) if plan.channels else 1
             live = sum(sizes[v] for v, (first, last) in life.items() if first <= index <= last)
             loaded = [(v, size) for v, size in outside.items() if life[v][0] == index]
@@ -293,7 +298,8 @@ class Timeline:
                 live += over.beside + over.span - layer.op.inputs[0].type.size_bytes - layer.result.type.size_bytes
                 array, vector = over.array, over.vector
                 weights *= -(-height // over.block) if over.streamed else 1
-            way = _way(layer.index, layer.index + 1, 1, max(array, vector), weights, unit, reads, written)
+            passing = self.passing if plan.exchanged and group.cores > 1 else 0.0
+            way = _way(layer.index, layer.index + 1, 1, max(array, vector) + passing, weights, unit, reads, written)
             yield _Span(way, array, vector, unit, live, images * steps)
 
     def _alone(self, layer: Layer, plan: LayerPlan) -> _Span:

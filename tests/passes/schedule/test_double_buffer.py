@@ -6,7 +6,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gadl.passes.plan.program import Buffer, Program, Region, Step
+from gadl.passes.plan.program import Program, Region, Step
 from gadl.passes.schedule.double_buffer import double_buffer
 
 

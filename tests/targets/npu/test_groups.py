@@ -23,13 +23,14 @@ from gadl.targets.npu.bounds import segment_bounds, streaming
 from gadl.targets.npu.costs import Costs
 from gadl.targets.npu.in_place import Kind, reads_all, ways_in_place
 from gadl.targets.npu.layers import Layer, layers_of
-from gadl.targets.npu.machine import PARAMETERS
+from gadl.targets.npu.machine import PARAMETERS, load_machine
 from gadl.targets.npu.planner import Planner
 from gadl.targets.npu.rowwise import row_reads
 from gadl.targets.npu.space import NpuSpace
 
 from .programs import EDGE, float_graph, placed, random, run_segments
 
+LARGE = load_machine("large")
 KINDS = ("conv3", "conv3", "pointwise", "depthwise", "stride", "dilated", "pool", "average", "swish", "skip", "excite", "up", "bilinear",
          "transposed", "concat", "multiply", "part", "subsample")  # fmt: skip
 
@@ -155,12 +156,12 @@ def test_any_grouping_with_wide_activations(data: st.DataObject, kinds: list[str
 @given(st.data(), st.lists(st.sampled_from(KINDS), min_size=1, max_size=8), st.integers(5, 24), st.integers(0, 1 << 30))
 def test_any_plan_that_the_tuner_reaches_gives_the_same_bytes(data: st.DataObject, kinds: list[str], height: int, seed: int) -> None:
     """Random moves from the default plan, from a starting point of the tuner, or from a random plan."""
-    graph, rng = network(kinds, height), random_module.Random(seed)
+    graph, rng, machine = network(kinds, height), random_module.Random(seed), data.draw(st.sampled_from((EDGE, LARGE)))
     feeds = [{"x": np.random.default_rng(i).standard_normal(graph.inputs[0].shape).astype(np.float32)} for i in range(2)]
-    made = placed(graph, feeds)
+    made = placed(graph, feeds, machine=machine)
     assume(segments_of(made.ops, made.outputs))
     (segment,) = segments_of(made.ops, made.outputs)
-    space = NpuSpace(EDGE, segment)
+    space = NpuSpace(machine, segment)
     plan = data.draw(st.sampled_from((space.initial(), *space.candidates(rng), random_plan(data, layers_of(segment)))))
     assert space.legal(plan)
     for _ in range(data.draw(st.integers(1, 12))):
@@ -168,7 +169,7 @@ def test_any_plan_that_the_tuner_reaches_gives_the_same_bytes(data: st.DataObjec
         assert space.legal(plan) and space.estimate(plan).cycles > 0
     assert Plan.from_json(plan.to_json()) == plan
     try:
-        reports = run_segments(made, feeds[0], plan=plan)
+        reports = run_segments(made, feeds[0], machine, plan)
     except GadlError as error:
         assert error.diagnostics[0].code == "GADL-P001"
         return
