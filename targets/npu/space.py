@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
+from itertools import product
 
 from gadl.compiler.diag import GadlError
 from gadl.passes.plan.plan import GroupPlan, LayerPlan, LoopOrder, Plan
@@ -18,6 +19,7 @@ from .bounds import segment_bounds
 from .compression import compressed_sizes
 from .cores import can_divide
 from .costs import Costs
+from .division import Manner, divided_plan
 from .expand.cores import divisible
 from .grouping import chunk_channels
 from .in_place import reads_all, ways_in_place
@@ -30,6 +32,8 @@ from .timeline import Timeline, channels_of, tallest, tile_rows
 
 #: Parts of SRAM that starting points are planned with.
 _BUDGETS = (0.95, 0.85, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
+#: KiB of weights that several cores load at a time.
+_CHUNKS = (96, 128, 192, 256, 320, 448)
 #: Kinds that run by rows only, also by themselves.
 _ROWWISE = frozenset({"conv_transpose", "max_pool", "avg_pool", "resize"})
 #: Attempts of a random change before the plan is returned as it is.
@@ -74,11 +78,15 @@ class NpuSpace:
         return Plan.from_json(self.backend.compile(self.segment).plan)
 
     def candidates(self, rng: random.Random) -> Iterator[Plan]:
-        """The planner's choice with other budgets, and with some of its own groups forbidden."""
-        for budget in _BUDGETS:
-            planner = Planner(self.costs, int(self.machine.sram_bytes * budget))
+        """The planner's choice with other budgets and some of its own groups forbidden; with rows divided, other chunks of weights."""
+        for manner in (Manner(size << 10) for size in _CHUNKS) if can_divide(self.machine) else ():
+            divided = divided_plan(Planner(self.costs, int(self.machine.sram_bytes * _BUDGETS[0])), self.layers, self.returned, manner)
+            if divided is not None:
+                yield divided
+        for share, in_place in product(_BUDGETS, (False, True)):
+            planner = Planner(self.costs, int(self.machine.sram_bytes * share), in_place)
             refused: list[tuple[int, int, int]] = []
-            for _ in range(3):
+            for _ in range(1 if in_place else 3):
                 try:
                     plan = planner.grouped(self.layers, self.returned, refused)
                 except GadlError:
