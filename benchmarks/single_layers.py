@@ -82,7 +82,7 @@ def planned(layer: tuple[str, int, int, int, int, int]) -> dict[str, float]:
     from gadl.frontends.onnx import import_onnx
     from gadl.targets.base import segments_of
     from gadl.targets.npu import _sim
-    from gadl.targets.npu.backend import BUDGETS, NpuBackend
+    from gadl.targets.npu.backend import DRAFTS, NpuBackend
     from gadl.targets.npu.costs import Costs
     from gadl.targets.npu.layers import layers_of
     from gadl.targets.npu.machine import load_machine, parse_machine
@@ -108,7 +108,7 @@ def planned(layer: tuple[str, int, int, int, int, int]) -> dict[str, float]:
     })  # fmt: skip
     found: dict[str, float] = {}
     for machine in (ideal, load_machine("edge")):
-        plan = Planner(Costs(machine), int(machine.sram_bytes * BUDGETS[0])).plan(layers_of(segment))
+        plan = Planner(Costs(machine), int(machine.sram_bytes * DRAFTS[0][0])).plan(layers_of(segment))
         program = NpuBackend(machine).compile(segment, plan)
         counted = _sim.simulate(program.code, {}, functional=False)
         if machine is ideal:
