@@ -11,6 +11,7 @@ from gadl.compiler.diag import GadlError
 from gadl.compiler.ir.graph import Graph
 from gadl.compiler.ir.types import Array, DType, QuantParams
 
+from .norms import OVER_LAST_AXIS, no_integer_form
 from .observers import Range
 from .specs import SHARED_SCALE, QuantRules, QuantSpec
 from .tables import table_source
@@ -66,7 +67,7 @@ def integer_ops(graph: Graph, rules: QuantRules, follow: bool = True) -> dict[in
     twice costs more than the op. Without `follow` they do not (the model says itself which tensors are integers).
     """
     verdict: dict[int, str] = {}
-    inputs = {id(v) for v in graph.inputs}
+    inputs, outputs = ({id(v) for v in values} for values in (graph.inputs, graph.outputs))
     for op in graph.ops:
         heavy = op.name in ("conv", "conv_transpose", "linear", "matmul")
         sources = [v for v in op.inputs if not v.is_constant]
@@ -85,6 +86,10 @@ def integer_ops(graph: Graph, rules: QuantRules, follow: bool = True) -> dict[in
             verdict[id(op)] = "only padding with zeros has an integer form"
         elif op.name == "resize" and op.attrs["mode"] == "cubic":
             verdict[id(op)] = "cubic interpolation has no integer form"
+        elif op.name == "softmax" and id(op.result) in outputs:
+            verdict[id(op)] = "the model returns its probabilities, for which 8 bits are few"
+        elif op.name in OVER_LAST_AXIS and no_integer_form(op):
+            verdict[id(op)] = no_integer_form(op)
         elif op.name in SHARED_SCALE and any(v.is_constant and v.dtype.is_float for v in op.inputs):
             verdict[id(op)] = "a constant operand would have to share the scale"
         else:
@@ -98,7 +103,7 @@ def keep_masking_sums(
     """The verdict with masking sums kept float.
 
     A mask of -10000 or -inf makes the step of the result wider than all that the other operand holds, so integers would
-    lose that operand altogether. Where only float ops read the sum (a softmax, as a rule), it stays float beside them.
+    lose that operand altogether. Where only float ops and softmaxes read the sum, all of them stay float.
     """
     changed = dict(verdict)
     low, high = rules.activations.dtype.range
@@ -109,8 +114,9 @@ def keep_masking_sums(
         step = (whole.high - whole.low) / (high - low)
         parts = [ranges[v.name] for v in op.inputs if v.name in ranges]
         lost = any(0 < part.high - part.low < step for part in parts)
-        if lost and op.result.users and all(verdict[id(user)] for user in op.result.users):
-            changed[id(op)] = "the ranges of its operands differ too much for its integers"
+        if lost and op.result.users and all(verdict[id(user)] or user.name == "softmax" for user in op.result.users):
+            for masked in (op, *op.result.users):
+                changed[id(masked)] = verdict[id(masked)] or "the ranges of its operands differ too much for its integers"
     return changed
 
 

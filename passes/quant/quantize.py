@@ -16,6 +16,7 @@ from gadl.compiler.ir.types import DType
 
 from .choose_params import choose_params, integer_ops, keep_masking_sums
 from .convert import Conversion
+from .norms import OVER_LAST_AXIS
 from .observers import Range
 from .qdq import has_own_scales, own_activation_type, read_annotations
 from .report import quant_report
@@ -54,7 +55,10 @@ def rules_for(rules: QuantRules, precision: Precision) -> QuantRules:
     """A target's int8 rules, widened for 16-bit activations: symmetric, 48-bit accumulators, 15-bit multipliers."""
     if precision is not Precision.INT16:
         return rules
-    return replace(rules, activations=QuantSpec(DType.I16, symmetric=True), multiplier_bits=15, accumulator_bits=48)
+    return replace(
+        rules, activations=QuantSpec(DType.I16, symmetric=True), multiplier_bits=15, accumulator_bits=48,
+        integer_ops=rules.integer_ops - OVER_LAST_AXIS,
+    )  # fmt: skip
 
 
 def quantize_graph(graph: Graph, ranges: Mapping[str, Range], rules: QuantRules) -> Quantized:
@@ -92,7 +96,7 @@ def quantize_annotated(graph: Graph, rules: QuantRules) -> Quantized:
 def to_half(graph: Graph) -> Graph:
     """The graph in half precision: f32 tensors become f16, biases stay f32, inputs and outputs are cast.
 
-    `y = f(x)  -->  y = f32(f(f16(x)))` with every tensor between rounded to f16 (`docs/numerics.md` section 4).
+    `y = f(x)  -->  y = f32(f(f16(x)))` with every tensor between rounded to f16 (`docs/numerics.md` section 5).
     """
     half = Graph(graph.name, Stage.QUANTIZED)
     build = Builder(half)

@@ -18,6 +18,7 @@ from .bounds import windows_of
 from .costs import Costs
 from .expand.bands import row_shape
 from .expand.group import may_keep
+from .expand.normalise import OVER_LAST_AXIS, vector_bytes, working_bytes
 from .layers import Layer
 from .rowwise import band_bytes, is_reduction, row_layers, row_reads, weight_bytes
 
@@ -72,6 +73,7 @@ class LayerFacts:
     array: Floats  # cycles of the product array, drain included
     vector: Floats  # cycles of the vector unit
     whole: int  # bytes of the result
+    working: int  # bytes between its instructions
     weights: int
     chunk: int  # bytes of weights at a time, in one iteration
     rows: int
@@ -140,7 +142,7 @@ class GroupCosts:
         piece = weights * chunk // shape.channels if chunk else weights
         mixed = layer.op.name not in ("conv", "linear", "conv_transpose")
         result = Operand(id(layer.result), size, shape.rows, shape.row_bytes, 0.0, 0.0, mixed)
-        return LayerFacts(array, vector, size, weights, piece, shape.rows, tuple(operands), result, shape.images, shared)
+        return LayerFacts(array, vector, size, working_bytes(layer), weights, piece, shape.rows, tuple(operands), result, shape.images, shared)
 
     @lru_cache(maxsize=65536)  # noqa: B019  (lives as long as the search)
     def _cycles(self, layer: Layer, rows: int) -> tuple[float, float]:
@@ -153,8 +155,8 @@ class GroupCosts:
             return 0.0, self._vector(layer, rows, shape.width * shape.channels)
         dtype = layer.op.inputs[0].dtype
         total = 0.0
-        for window, _ in windows:
-            mine = max(1, round(rows * window.oh / shape.rows))
+        for window, times in windows:
+            mine = max(1, round(rows * window.oh * times / shape.rows))
             piece = self.costs.accumulator_piece(window, mine, window.oc, dtype)
             count = -(-mine // piece.rows) * -(-window.ow // piece.columns) * -(-window.oc // piece.channels)
             drained = self.costs.epi(piece.rows * piece.columns * piece.channels)
@@ -163,6 +165,8 @@ class GroupCosts:
 
     def _vector(self, layer: Layer, rows: int, row_elements: int) -> float:
         op, taps = layer.op, 1
+        if op.name in OVER_LAST_AXIS:
+            return self.costs.vector(rows * row_elements * vector_bytes(layer), 1)
         if op.name in ("max_pool", "avg_pool"):
             taps = int(np.prod(op.attrs["kernel"]))
         elif op.name == "resize" and op.attrs["mode"] != "nearest":
@@ -216,6 +220,7 @@ class GroupCosts:
                 return
             array, vector = array + facts.array, vector + facts.vector
             weights += facts.weights
+            inside = inside + facts.working
             tallest = max(tallest, facts.rows)
             result = held.pop(facts.result.value, None) or _Held(facts.result, 0.0, 0.0)
             if self.last_reader.get(facts.result.value, -1) >= end:
@@ -259,12 +264,12 @@ class GroupCosts:
     def _peak(self, first: int, end: int) -> float:
         """SRAM in use at most when every layer runs at once: values from the first to the last layer that touches them."""
         starts: dict[int, tuple[int, int, int]] = {}
-        chunks = 0
+        chunks = working = 0
         for index in range(first, end):
             facts = self.facts[index]
             if facts is None:
                 return np.inf
-            chunks = max(chunks, facts.chunk)
+            chunks, working = max(chunks, facts.chunk), max(working, facts.working)
             for operand in facts.operands:
                 begin, _, size = starts.get(operand.value, (index, index, operand.size))
                 starts[operand.value] = (begin, index, size)
@@ -277,7 +282,7 @@ class GroupCosts:
         for step in change:
             total += step
             peak = max(peak, total)
-        return peak + 3 * chunks
+        return peak + 3 * chunks + working
 
 
 def _pareto(work: Floats, held: Floats, fits: np.ndarray[Any, np.dtype[np.bool_]]) -> list[int]:

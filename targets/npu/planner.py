@@ -16,6 +16,7 @@ from .compression import packed_part
 from .costs import Costs, WindowTraffic
 from .expand.bands import row_shape
 from .expand.matmul import matmul_window
+from .expand.normalise import OVER_LAST_AXIS
 from .grouping import GroupCosts, chunk_channels
 from .layers import Layer, Window, window_of
 from .rowwise import band_bytes, row_layers, weight_bytes
@@ -78,7 +79,7 @@ class Planner:
         return GroupPlan(tuple(plans), cut.parts)
 
     def _alone(self, layer: Layer) -> GroupPlan:
-        if layer.op.name not in ("conv_transpose", "max_pool", "avg_pool", "resize"):
+        if layer.op.name not in ("conv_transpose", "max_pool", "avg_pool", "resize", *OVER_LAST_AXIS):
             return GroupPlan((self._layer(layer),))
         return self._rowwise(layer)
 

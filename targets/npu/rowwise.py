@@ -11,7 +11,10 @@ from gadl.compiler.ir.graph import Value
 from gadl.compiler.ir.types import DType, Layout
 from gadl.passes.plan.rows import RowFlow, RowLayer, RowMap
 
-from .expand.bands import RowShape, row_shape
+from .expand.bands import RowShape, by_last_axis, row_shape
+from .expand.matmul import matmul_reads
+from .expand.normalise import OVER_LAST_AXIS, working_bytes
+from .expand.reorder import reordered_rows
 from .expand.resize import taps_of
 from .expand.transposed import transposed_rows
 from .layers import Layer, in_logical_order, window_of
@@ -45,7 +48,15 @@ def _one_to_one(layer: Layer, y: RowShape) -> list[tuple[Value, RowMap]]:
         case "resize":
             table = taps_of(layer, 2)[:, :2].astype(int)
             return [(op.inputs[0], RowMap.of(table.min(1), table.max(1) + 1))]
-        case "reshape" | "relayout":
+        case "matmul":
+            return matmul_reads(layer)
+        case name if name in OVER_LAST_AXIS:
+            return [(op.inputs[0], RowMap.same(y.rows))] if row_shape(op.inputs[0]) == y and in_logical_order(layer.result) else []
+        case "reshape" | "transpose":
+            flat = in_logical_order(op.inputs[0]) and in_logical_order(layer.result)
+            rows = reordered_rows(layer) if flat else None
+            return [] if rows is None else [(op.inputs[0], rows)]
+        case "relayout":
             same = row_shape(op.inputs[0]) == y and in_logical_order(op.inputs[0]) and in_logical_order(layer.result)
             return [(op.inputs[0], RowMap.same(y.rows))] if same else []
         case "concat":
@@ -69,7 +80,7 @@ def _reduction(layer: Layer, y: RowShape) -> list[tuple[Value, RowMap]] | None:
     x = layer.op.inputs[0]
     shape, rank = row_shape(x), x.type.rank
     axes = {a % rank for a in layer.op.attrs["axes"]}
-    if shape is None or shape.images != 1 or rank < 3 or axes != set(range(2, rank)) or (y.rows, y.width, y.channels) != (1, 1, shape.channels):
+    if shape is None or shape.images != 1 or rank < 3 or by_last_axis(x) or axes != set(range(2, rank)) or (y.rows, y.width, y.channels) != (1, 1, shape.channels):
         return None
     return [(x, RowMap.whole(1, shape.rows))]
 
@@ -134,15 +145,9 @@ def _elementwise(layer: Layer, y: RowShape) -> list[tuple[Value, RowMap]] | None
 
 def _per_channel(value: Value, result: Value) -> bool:
     """True when the value broadcasts along everything but the result's channel axis."""
-    axis = result.type.rank - 1 if result.type.rank <= 2 or row_channels_last(result) else 1
+    axis = result.type.rank - 1 if by_last_axis(result) else 1
     padded = (1,) * (result.type.rank - value.type.rank) + value.shape
     return all(d == 1 for a, d in enumerate(padded) if a != axis)
-
-
-def row_channels_last(value: Value) -> bool:
-    """True when the logical last axis is the channel axis of the row view."""
-    shape = row_shape(value)
-    return shape is not None and value.type.rank == 3 and shape.images == 1 and shape.channels == value.shape[-1] != value.shape[1]
 
 
 def is_reduction(layer: Layer) -> bool:
@@ -189,6 +194,7 @@ def band_bytes(layers: Sequence[Layer], flow: RowFlow, stored: set[int], whole: 
     """SRAM that the bands of a group take when all live at once; values that lie there `whole` count nothing."""
     shapes = {id(v): row_shape(v) for layer in layers for v in (layer.result, *layer.op.inputs)}
     total = sum(partial_bytes(layer, flow.iterations) for layer in layers if is_reduction(layer))
+    total += sum(map(working_bytes, layers))
     for value in flow.upto:
         shape = shapes.get(value)
         if shape is not None and value not in whole:

@@ -18,6 +18,7 @@ from gadl.passes.quant.quantize import Precision
 from gadl.targets.base import segments_of
 from gadl.targets.npu.backend import NpuBackend
 from gadl.targets.npu.costs import Costs
+from gadl.targets.npu.expand.bands import row_shape
 from gadl.targets.npu.layers import Layer, layers_of
 from gadl.targets.npu.planner import Planner
 from gadl.targets.npu.rowwise import row_reads
@@ -95,7 +96,7 @@ def random_plan(data: st.DataObject, layers: list[Layer]) -> Plan:
 
     def close() -> None:
         if run:
-            rows = max(layer.result.shape[2] if layer.result.type.rank > 2 else 1 for layer in run)
+            rows = max(shape.rows for layer in run if (shape := row_shape(layer.result)) is not None)
             chosen = tuple(LayerPlan(layer.ops, channels=data.draw(st.sampled_from((0, 0, 5, 16))), kept=data.draw(st.booleans())) for layer in run)
             groups.append(GroupPlan(chosen, data.draw(st.integers(1, rows))))
             run.clear()
