@@ -36,7 +36,7 @@ def element_types(op: Op, machine: Machine) -> bool:
 def at_most_four_dimensions(op: Op, machine: Machine) -> bool:
     """more than four dimensions that do not merge
     超过四个不可合并的维度"""
-    return op.result.type.rank <= 4 or op.name == "reshape"
+    return sum(extent != 1 for extent in op.result.shape) <= 4 or op.name == "reshape"
 
 
 @constraint()

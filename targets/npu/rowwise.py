@@ -53,18 +53,29 @@ def _one_to_one(layer: Layer, y: RowShape) -> list[tuple[Value, RowMap]]:
         case name if name in OVER_LAST_AXIS:
             return [(op.inputs[0], RowMap.same(y.rows))] if row_shape(op.inputs[0]) == y and in_logical_order(layer.result) else []
         case "reshape" | "transpose":
-            flat = in_logical_order(op.inputs[0]) and in_logical_order(layer.result)
-            rows = reordered_rows(layer) if flat else None
-            return [] if rows is None else [(op.inputs[0], rows)]
+            return _reordered(layer)
         case "relayout":
             same = row_shape(op.inputs[0]) == y and in_logical_order(op.inputs[0]) and in_logical_order(layer.result)
             return [(op.inputs[0], RowMap.same(y.rows))] if same else []
         case "concat":
             return _concat(layer, y)
         case "slice":
-            return _slice(layer, y)
+            return _slice(layer, y) or _reordered(layer)
         case _:
             return []
+
+
+def _reordered(layer: Layer) -> list[tuple[Value, RowMap]]:
+    """Any order of the elements of a tensor that lies in its logical order."""
+    flat = in_logical_order(layer.op.inputs[0]) and in_logical_order(layer.result)
+    rows = reordered_rows(layer.op) if flat else None
+    return [] if rows is None else [(layer.op.inputs[0], rows)]
+
+
+def slices_pixels(layer: Layer) -> bool:
+    """True for a slice of rows, pixels and channels, false for one along other axes."""
+    shape = row_shape(layer.result)
+    return shape is not None and bool(_slice(layer, shape))
 
 
 def _window(layer: Layer, y: RowShape) -> list[tuple[Value, RowMap]]:

@@ -58,7 +58,7 @@ def by_last_axis(value: Value) -> bool:
     """True where a row is one run of the last axis, whatever the axes before it; else it is one of pixels with channels."""
     if value.type.rank <= 2 or value.layout is not Layout.ROW_MAJOR:
         return value.type.rank <= 2
-    return value.type.rank == 3 or not (value.shape[1] == 1 or all(d == 1 for d in value.shape[2:]))
+    return value.type.rank != 4 or not (value.shape[1] == 1 or all(d == 1 for d in value.shape[2:]))
 
 
 def even_rows(value: Value, strides: Sequence[int]) -> bool:
@@ -72,8 +72,6 @@ def row_shape(value: Value) -> RowShape | None:
     shape, element = value.shape, value.dtype.size_bytes
     if by_last_axis(value):
         return RowShape(1, math.prod(shape[:-1]), 1, shape[-1] if shape else 1, element)
-    if value.type.rank > 4:
-        return None
     rows, width = (*shape[2:], 1)[:2]
     return RowShape(shape[0], rows, width, shape[1], element)
 

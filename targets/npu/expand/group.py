@@ -12,7 +12,7 @@ from gadl.passes.plan.program import Buffer
 from gadl.passes.plan.rows import RowFlow
 
 from ..layers import Layer, Window, window_of
-from ..rowwise import ahead, is_reduction, partial_bytes, partial_type, row_layers, row_reads, slice_axes
+from ..rowwise import ahead, is_reduction, partial_bytes, partial_type, row_layers, row_reads, slice_axes, slices_pixels
 from .bands import Band, Live, Span, row_shape, row_strides, spans
 from .context import Expansion, Tile
 from .copying import CopyDim
@@ -327,4 +327,6 @@ def _kernel(context: Expansion, layer: Layer, plan: LayerPlan) -> Kernel:
         "relayout": _CopyKernel, "concat": _CopyKernel, "slice": _SliceKernel, "matmul": MatmulKernel, "softmax": SoftmaxKernel,
         "layer_norm": NormKernel, "rms_norm": NormKernel,
     }  # fmt: skip
+    if layer.op.name == "slice" and not slices_pixels(layer):
+        return ReorderKernel(context, layer, plan)
     return kinds.get(layer.op.name, _ElementwiseKernel)(context, layer, plan)

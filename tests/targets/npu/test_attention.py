@@ -24,7 +24,7 @@ from .test_cores import divided_at_random
 from .test_groups import random_plan
 
 LARGE = load_machine("large")
-KINDS = ("attention", "attention", "feed_forward", "gated", "rms_norm", "layer_norm", "softmax", "shared_keys")
+KINDS = ("attention", "together", "feed_forward", "gated", "rms_norm", "layer_norm", "softmax", "shared_keys")
 
 
 def grow(graph: Graph, b: Builder, rng: np.random.Generator, x: Value, kind: str, heads: int) -> Value:
@@ -45,6 +45,14 @@ def grow(graph: Graph, b: Builder, rng: np.random.Generator, x: Value, kind: str
             mixed = b("matmul", b("softmax", b("matmul", q, k), axis=-1), v)
             joined = b("reshape", b("transpose", mixed, perm=(0, 2, 1, 3)), shape=(1, length, width))
             return b("add", x, linear(joined, width))
+        case "together":
+            whole = b("reshape", linear(x, 3 * width), shape=(1, length, 3, heads, width // heads))
+            whole = b("transpose", whole, perm=(2, 0, 3, 1, 4))
+            sizes = (1, 1, heads, length, width // heads)
+            parts = [b("slice", whole, starts=(i, 0, 0, 0, 0), sizes=sizes, steps=(1,) * 5) for i in range(3)]
+            q, k, v = (b("reshape", part, shape=sizes[1:]) for part in parts)
+            mixed = b("matmul", b("softmax", b("matmul", q, b("transpose", k, perm=(0, 1, 3, 2))), axis=-1), v)
+            return linear(b("reshape", b("transpose", mixed, perm=(0, 2, 1, 3)), shape=(1, length, width)), width)
         case "shared_keys":
             k = b("transpose", linear(x, width // heads), perm=(0, 2, 1))
             q = split(linear(x, width), (0, 2, 1, 3))
