@@ -20,6 +20,7 @@ from .expand.transposed import transposed_rows
 from .layers import Layer, in_logical_order, window_of
 
 _ELEMENTWISE = frozenset({"add", "sub", "mul", "min", "max", "lut", "requantize"})
+ON_ARRAY = frozenset({"conv", "linear", "conv_transpose", "matmul"})
 _REDUCTIONS = frozenset({"reduce_sum", "reduce_mean", "reduce_max", "reduce_min"})
 
 
@@ -173,8 +174,9 @@ def row_layers(layers: Sequence[Layer]) -> tuple[list[RowLayer], dict[int, int]]
     """
     found: list[RowLayer] = []
     heights: dict[int, int] = {}
+    lags = _lags(layers)
     for layer in layers:
-        reads = row_reads(layer)
+        reads, lag = row_reads(layer), lags[id(layer.result)]
         if reads is None:
             return None
         for value in (layer.result, *(v for v, _ in reads)):
@@ -186,10 +188,30 @@ def row_layers(layers: Sequence[Layer]) -> tuple[list[RowLayer], dict[int, int]]
             # Partial results of each iteration's rows, then one result of them.
             rows = heights[id(layer.op.inputs[0])]
             heights[id(layer.op)] = rows
-            found.append(RowLayer(id(layer.op), ((operands[0][0], RowMap.same(rows)),)))
+            found.append(RowLayer(id(layer.op), ((operands[0][0], RowMap.same(rows)),), lag))
             operands = ((id(layer.op), RowMap.whole(1, rows)),)
-        found.append(RowLayer(id(layer.result), operands))
+        found.append(RowLayer(id(layer.result), operands, lag))
     return found, heights
+
+
+def _lags(layers: Sequence[Layer]) -> dict[int, int]:
+    """How many iterations each result starts later, by `id`.
+
+    A product behind a softmax or normalisation that is itself behind a product starts one later: the array has other rows to
+    compute meanwhile.
+    """
+    lags: dict[int, int] = {}
+    behind: dict[int, bool] = {}  # an array's work is upstream
+    waits: dict[int, bool] = {}  # and so is long work of the vector unit behind it
+    for layer in layers:
+        key, mine = id(layer.result), [id(v) for v in layer.op.inputs if id(v) in lags]
+        lag, after, waiting = (max((found[v] for v in mine), default=0) for found in (lags, behind, waits))
+        if layer.op.name in ON_ARRAY:
+            lags[key], behind[key], waits[key] = lag + waiting, True, False
+        else:
+            lags[key], behind[key] = lag, bool(after)
+            waits[key] = bool(waiting or (after and layer.op.name in OVER_LAST_AXIS))
+    return lags
 
 
 def ahead(value: int, layers: Sequence[Layer], stored: set[int]) -> int:
