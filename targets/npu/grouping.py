@@ -18,7 +18,7 @@ from .bounds import windows_of
 from .costs import Costs
 from .expand.bands import row_shape
 from .expand.group import may_keep
-from .expand.normalise import OVER_LAST_AXIS, vector_bytes, working_bytes
+from .expand.normalise import OVER_LAST_AXIS, most_iterations, vector_cycles, working_bytes
 from .layers import Layer
 from .rowwise import band_bytes, is_reduction, row_layers, row_reads, weight_bytes
 
@@ -74,6 +74,7 @@ class LayerFacts:
     vector: Floats  # cycles of the vector unit
     whole: int  # bytes of the result
     working: int  # bytes between its instructions
+    most: int  # iterations
     weights: int
     chunk: int  # bytes of weights at a time, in one iteration
     rows: int
@@ -142,7 +143,7 @@ class GroupCosts:
         piece = weights * chunk // shape.channels if chunk else weights
         mixed = layer.op.name not in ("conv", "linear", "conv_transpose")
         result = Operand(id(layer.result), size, shape.rows, shape.row_bytes, 0.0, 0.0, mixed)
-        return LayerFacts(array, vector, size, working_bytes(layer), weights, piece, shape.rows, tuple(operands), result, shape.images, shared)
+        return LayerFacts(array, vector, size, working_bytes(layer), most_iterations(layer), weights, piece, shape.rows, tuple(operands), result, shape.images, shared)
 
     @lru_cache(maxsize=65536)  # noqa: B019  (lives as long as the search)
     def _cycles(self, layer: Layer, rows: int) -> tuple[float, float]:
@@ -166,7 +167,7 @@ class GroupCosts:
     def _vector(self, layer: Layer, rows: int, row_elements: int) -> float:
         op, taps = layer.op, 1
         if op.name in OVER_LAST_AXIS:
-            return self.costs.vector(rows * row_elements * vector_bytes(layer), 1)
+            return vector_cycles(self.costs, layer, rows)
         if op.name in ("max_pool", "avg_pool"):
             taps = int(np.prod(op.attrs["kernel"]))
         elif op.name == "resize" and op.attrs["mode"] != "nearest":
@@ -212,7 +213,7 @@ class GroupCosts:
         array, vector, inside, weights = np.zeros(count), np.zeros(count), np.zeros(count), 0
         held: dict[int, _Held] = {}
         results: list[Crossing] = []
-        tallest, tall, spoiled = 1, False, False
+        tallest, most, tall, spoiled = 1, ITERATIONS[-1], False, False
         resident = ITERATIONS > 1
         for first in range(end - 1, max(-1, end - 1 - MOST_LAYERS), -1):
             facts = self.facts[first]
@@ -222,6 +223,7 @@ class GroupCosts:
             weights += facts.weights
             inside = inside + facts.working
             tallest = max(tallest, facts.rows)
+            most = min(most, facts.most) if facts.working else most
             result = held.pop(facts.result.value, None) or _Held(facts.result, 0.0, 0.0)
             if self.last_reader.get(facts.result.value, -1) >= end:
                 results.append(result.crossing)
@@ -237,7 +239,7 @@ class GroupCosts:
             # What comes after a reduction waits for all rows: in several iterations that holds everything up.
             spoiled |= tall and is_reduction(self.layers[first])
             tall |= facts.rows > 1
-            fits = ITERATIONS <= max(1, tallest)
+            fits = ITERATIONS <= max(1, min(tallest, most))
             fits[1:] &= not spoiled
             # One image's layers in one iteration are groups of their own, with what lies between them kept.
             single = first == end - 1
@@ -302,9 +304,15 @@ def _chosen(item: Crossing, ways: list[int]) -> Crossing:
     return Crossing(item.value, item.size, item.band[ways], item.first[ways])
 
 
-def chunk_channels(layer: Layer, unit: int) -> int:
-    """Output channels whose weights are loaded at a time where all rows run at once, a multiple of `unit`; 0: all."""
+def chunk_channels(layer: Layer, unit: int, parts: int = 0) -> int:
+    """Output channels whose weights are loaded at a time, a multiple of `unit`; 0: all.
+
+    Where all rows run at once the weights pass through; in several iterations they stay, and dense ones come in `parts`.
+    """
     shape, weights = row_shape(layer.result), weight_bytes(layer)
     if shape is None or layer.op.name not in ("conv", "linear") or weights <= CHUNK_BYTES:
         return 0
+    if parts:
+        part = -(-shape.channels // parts // unit) * unit
+        return part if layer.op.name == "linear" and part < shape.channels else 0
     return max(unit, shape.channels * CHUNK_BYTES // weights // unit * unit)

@@ -72,8 +72,10 @@ class Planner:
         if cut.parts == 0:
             return self._alone(members[0])
         unit = self.costs.machine.integer("mma.shape.1")
+        # Dense weights come in as many parts as it takes to load at the full rate.
+        parts = 0 if cut.parts == 1 else self.costs.channels_for_full_rate
         plans = (
-            LayerPlan(m.ops, channels=chunk_channels(m, unit) if cut.parts == 1 else 0, kept=id(m.result) in cut.kept)
+            LayerPlan(m.ops, channels=chunk_channels(m, unit, parts), kept=id(m.result) in cut.kept)
             for m in members
         )
         return GroupPlan(tuple(plans), cut.parts)

@@ -18,6 +18,7 @@ from gadl.compiler.ir.types import Array, DType, Requant, Rounding
 from gadl.passes.plan.plan import LayerPlan
 from gadl.passes.plan.program import Ref, Region
 
+from ..costs import Costs
 from ..isa import Binary, Reduce, Unary
 from ..layers import Layer
 from .bands import Band, Span, row_shape, spans
@@ -262,9 +263,21 @@ def working_bytes(layer: Layer) -> int:
     return _working_rows(layer) * _row_bytes(layer) + 256 if layer.op.name in OVER_LAST_AXIS else 0
 
 
-def vector_bytes(layer: Layer) -> int:
-    """Byte operations of the vector unit for each element of a softmax or normalisation, what is done once per row aside."""
-    if layer.op.name == "softmax":
-        return 8
+def most_iterations(layer: Layer) -> int:
+    """More of them have less than half of the rows that the working memory holds, and save no room worth their instructions."""
+    shape = row_shape(layer.result)
+    rows = 1 if shape is None else shape.rows * _each(layer)
+    return 2 * -(-rows // _working_rows(layer)) if layer.op.name in OVER_LAST_AXIS else rows
+
+
+def vector_cycles(costs: Costs, layer: Layer, rows: int) -> float:
+    """Cycles of some rows of the band, from the bytes that the instructions over all elements, and over one number per row, take."""
     vectors = len(layer.op.inputs) - 1
-    return (8 if layer.op.name == "layer_norm" else 5) + 2 * vectors
+    # Bytes for each element, instructions over elements, and instructions over rows, of 4 bytes for each.
+    each, over_elements, over_rows = {
+        "softmax": (8, 5, 6), "layer_norm": (8 + 2 * vectors, 4 + vectors, 15), "rms_norm": (5 + 2 * vectors, 2 + vectors, 7),
+    }[layer.op.name]  # fmt: skip
+    count = rows * _each(layer)
+    parts = -(-count // _working_rows(layer))
+    row_work = over_rows * costs.vector(-(-count // parts), 4)
+    return costs.vector(count * layer.result.shape[-1] * each, 1) + parts * (row_work + over_elements * costs.machine["vec.issue"])
