@@ -97,29 +97,6 @@ def integer_ops(graph: Graph, rules: QuantRules, follow: bool = True) -> dict[in
     return verdict
 
 
-def keep_masking_sums(
-    graph: Graph, ranges: Mapping[str, Range], rules: QuantRules, verdict: Mapping[int, str]
-) -> dict[int, str]:
-    """The verdict with masking sums kept float.
-
-    A mask of -10000 or -inf makes the step of the result wider than all that the other operand holds, so integers would
-    lose that operand altogether. Where only float ops and softmaxes read the sum, all of them stay float.
-    """
-    changed = dict(verdict)
-    low, high = rules.activations.dtype.range
-    for op in graph.ops:
-        if op.name not in ("add", "sub") or verdict[id(op)] or op.result.name not in ranges:
-            continue
-        whole = ranges[op.result.name]
-        step = (whole.high - whole.low) / (high - low)
-        parts = [ranges[v.name] for v in op.inputs if v.name in ranges]
-        lost = any(0 < part.high - part.low < step for part in parts)
-        if lost and op.result.users and all(verdict[id(user)] or user.name == "softmax" for user in op.result.users):
-            for masked in (op, *op.result.users):
-                changed[id(masked)] = verdict[id(masked)] or "the ranges of its operands differ too much for its integers"
-    return changed
-
-
 def choose_params(
     graph: Graph, ranges: Mapping[str, Range], rules: QuantRules, verdict: Mapping[int, str]
 ) -> dict[int, QuantParams]:
@@ -147,6 +124,8 @@ def choose_params(
             width = whole.high - whole.low
             if op.name != "concat" or part.high - part.low >= LEAST_SHARED_PART * width:
                 groups.join(id(value), id(op.result))
+    # Constants have a range of their own, unless one was chosen for them.
+    values += [v for v in graph.values() if v.is_constant and v.dtype.is_float and v.name in ranges]
     merged: dict[int, Range] = {}
     for value in values:
         root = groups.root(id(value))

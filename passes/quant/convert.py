@@ -111,7 +111,7 @@ class Conversion:
     def _params(self, value: Value) -> QuantParams:
         if id(value) in self.constants:
             return self.constants[id(value)].quant
-        if value.data is not None:
+        if value.data is not None and id(value) not in self.params:
             finite = value.data[np.isfinite(value.data)]
             bounds = Range.of(finite.min(initial=0.0), finite.max(initial=0.0))
             return params_of_range(bounds, self.rules.activations)

@@ -14,8 +14,9 @@ from gadl.compiler.ir.graph import Graph, Stage, Value
 from gadl.compiler.ir.opdef import Builder
 from gadl.compiler.ir.types import DType
 
-from .choose_params import choose_params, integer_ops, keep_masking_sums
+from .choose_params import choose_params, integer_ops
 from .convert import Conversion
+from .masks import cut_masks, keep_masking_sums
 from .norms import OVER_LAST_AXIS
 from .observers import Range
 from .qdq import has_own_scales, own_activation_type, read_annotations
@@ -64,7 +65,8 @@ def rules_for(rules: QuantRules, precision: Precision) -> QuantRules:
 def quantize_graph(graph: Graph, ranges: Mapping[str, Range], rules: QuantRules) -> Quantized:
     """Quantise a float graph by measured ranges. Raises `GADL-Q002` (accumulators) and `GADL-Q003` (no range)."""
     verdict = keep_masking_sums(graph, ranges, rules, integer_ops(graph, rules))
-    params = choose_params(graph, without_flat_tails(graph, ranges, rules, verdict), rules, verdict)
+    cut = cut_masks(graph, without_flat_tails(graph, ranges, rules, verdict), rules, verdict)
+    params = choose_params(graph, cut, rules, verdict)
     result = Conversion(graph, params, verdict, rules).run()
     return Quantized(result, quant_report(graph, verdict, result, rules, "calibrated"))
 

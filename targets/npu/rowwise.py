@@ -11,7 +11,7 @@ from gadl.compiler.ir.graph import Value
 from gadl.compiler.ir.types import DType, Layout
 from gadl.passes.plan.rows import RowFlow, RowLayer, RowMap
 
-from .expand.bands import RowShape, by_last_axis, row_shape
+from .expand.bands import RowShape, by_last_axis, row_period, row_shape
 from .expand.matmul import matmul_reads
 from .expand.normalise import OVER_LAST_AXIS, working_bytes
 from .expand.reorder import reordered_rows
@@ -134,14 +134,15 @@ def _concat(layer: Layer, y: RowShape) -> list[tuple[Value, RowMap]]:
 
 
 def _elementwise(layer: Layer, y: RowShape) -> list[tuple[Value, RowMap]] | None:
-    """Operands of the result's own shape, or one number per channel, or one number."""
+    """Operands of the result's own shape, one number, one per channel, or rows that repeat."""
     if y.images != 1:
         return None
     found: list[tuple[Value, RowMap]] = []
     for value in layer.op.inputs:
         shape = row_shape(value)
         if value.is_constant:
-            if value.type.element_count not in (1, y.channels) or not _per_channel(value, layer.result):
+            per_channel = value.type.element_count in (1, y.channels) and _per_channel(value, layer.result)
+            if not per_channel and row_period(value, layer.result) is None:
                 return None
             continue
         if shape is None or shape.images != 1:
@@ -150,6 +151,9 @@ def _elementwise(layer: Layer, y: RowShape) -> list[tuple[Value, RowMap]] | None
             found.append((value, RowMap.same(y.rows)))
         elif (shape.rows, shape.width) == (1, 1) and shape.channels in (1, y.channels) and _per_channel(value, layer.result):
             found.append((value, RowMap.whole(y.rows, 1)))
+        elif (period := row_period(value, layer.result)) is not None and shape.rows == period:
+            rows = np.arange(y.rows, dtype=np.int64) % period
+            found.append((value, RowMap.of(rows, rows + 1)))
         else:
             return None
     return found or None

@@ -61,6 +61,16 @@ def by_last_axis(value: Value) -> bool:
     return value.type.rank != 4 or not (value.shape[1] == 1 or all(d == 1 for d in value.shape[2:]))
 
 
+def row_period(value: Value, result: Value) -> int | None:
+    """Rows by the last axis after which a smaller operand repeats; None where it broadcasts otherwise."""
+    rank = result.type.rank
+    shape = (1,) * (rank - value.type.rank) + value.shape
+    equal = next((a for a in range(rank) if shape[a:] == result.shape[a:]), rank)
+    if not by_last_axis(result) or equal == rank or any(d != 1 for d in shape[:equal]):
+        return None
+    return math.prod(shape[equal:-1])
+
+
 def even_rows(value: Value, strides: Sequence[int]) -> bool:
     """True where rows by the last axis lie at one distance in memory."""
     axes = [a for a in range(value.type.rank - 1) if value.shape[a] != 1]

@@ -24,7 +24,7 @@ from .test_cores import divided_at_random
 from .test_groups import random_plan
 
 LARGE = load_machine("large")
-KINDS = ("attention", "together", "feed_forward", "gated", "rms_norm", "layer_norm", "softmax", "shared_keys")
+KINDS = ("attention", "causal", "together", "feed_forward", "gated", "rms_norm", "layer_norm", "softmax", "shared_keys")
 
 
 def grow(graph: Graph, b: Builder, rng: np.random.Generator, x: Value, kind: str, heads: int) -> Value:
@@ -39,10 +39,14 @@ def grow(graph: Graph, b: Builder, rng: np.random.Generator, x: Value, kind: str
         return b("transpose", b("reshape", value, shape=(1, length, heads, value.shape[-1] // heads)), perm=perm)
 
     match kind:
-        case "attention":
+        case "attention" | "causal":
             normal = b("layer_norm", x, *vectors, axis=-1)
             q, k, v = (split(linear(normal, width), perm) for perm in ((0, 2, 1, 3), (0, 2, 3, 1), (0, 2, 1, 3)))
-            mixed = b("matmul", b("softmax", b("matmul", q, k), axis=-1), v)
+            scores = b("matmul", q, k)
+            if kind == "causal":
+                seen = np.tril(np.ones((length, length), np.bool_))
+                scores = b("where", graph.constant(seen), scores, graph.constant(np.full((), -1e30, np.float32)))
+            mixed = b("matmul", b("softmax", scores, axis=-1), v)
             joined = b("reshape", b("transpose", mixed, perm=(0, 2, 1, 3)), shape=(1, length, width))
             return b("add", x, linear(joined, width))
         case "together":
