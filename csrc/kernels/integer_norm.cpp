@@ -40,10 +40,11 @@ int64_t interpolate(const Table& table, uint64_t position) {
 
 int leading_zeros(uint32_t value) { return value == 0 ? 32 : __builtin_clz(value); }
 
-// About 2^29 / v.
-int64_t reciprocal(int64_t v) {
+// About 2^(29 + fraction) / v, at most 2^15 - 1.
+int64_t reciprocal(int64_t v, int64_t fraction) {
   const int shift = (leading_zeros(static_cast<uint32_t>(v)) - 1) & 31;
-  return ((interpolate(reciprocals(), (static_cast<uint64_t>(v) << shift) >> 15) << shift) + (1 << 15)) >> 16;
+  const int64_t wide = interpolate(reciprocals(), (static_cast<uint64_t>(v) << shift) >> 15) << shift;
+  return std::min<int64_t>((wide + (1 << (15 - fraction))) >> (16 - fraction), 32767);
 }
 
 // About 2^28.5 / sqrt(v).
@@ -92,7 +93,8 @@ Prepared integer_softmax(const Call& call) {
   int64_t outer = 1, inner = 1;
   for (int i = 0; i < axis; ++i) outer *= x.dims[i];
   for (int i = axis + 1; i < x.rank(); ++i) inner *= x.dims[i];
-  const int64_t extent = x.dims[axis], zero = call.result().zero_point;
+  const int64_t extent = x.dims[axis], zero = call.result().zero_point, fraction = call.attrs.integer("fraction", -1);
+  require(fraction >= 0 && fraction <= 15, call, "'fraction' is out of range");
   const Step step = steps_of(call, 1)[0];
   return {[=](Inputs in, Outputs out, uint8_t*) {
     for (int64_t o = 0; o < outer; ++o)
@@ -103,7 +105,7 @@ Prepared integer_softmax(const Call& call) {
         for (int64_t k = 0; k < extent; ++k) most = std::max<int>(most, from[k * inner]);
         int64_t sum = 0;
         for (int64_t k = 0; k < extent; ++k) sum += powers[255 + from[k * inner] - most];
-        const int64_t factor = reciprocal(sum);
+        const int64_t factor = reciprocal(sum, fraction);
         for (int64_t k = 0; k < extent; ++k) {
           out[0][base + k * inner] = static_cast<uint8_t>(npu::clamp64(zero + step(powers[255 + from[k * inner] - most] * factor), -128, 127));
         }

@@ -18,6 +18,8 @@ from .tables import table_source
 
 #: A concat operand whose range is below this part of the result's keeps a scale of its own.
 LEAST_SHARED_PART = 0.5
+#: Probabilities may reach this many times what calibration saw.
+PROBABILITY_MARGIN = 2.0
 #: A range below this counts as constant zero. Its scale is arbitrary, but must leave a multiplier that has an encoding.
 LEAST_RANGE = 1e-9
 
@@ -108,7 +110,11 @@ def choose_params(
         raise GadlError.of("GADL-Q003", count=len(absent), names=absent[:8])
     for op in graph.ops:
         if op.name in rules.fixed_ranges and id(op) in verdict:
-            found[op.result.name] = Range.of(*rules.fixed_ranges[op.name])
+            limits = Range.of(*rules.fixed_ranges[op.name])
+            if op.name == "softmax" and op.result.name in found:
+                # Probabilities of long rows are small, and one step of 1/255 would hold all of them.
+                limits = Range.of(0.0, min(limits.high, PROBABILITY_MARGIN * found[op.result.name].high))
+            found[op.result.name] = limits
         bounds = op.attrs.get("clamp")
         if bounds is not None and op.result.name in found:
             known = found[op.result.name]

@@ -34,9 +34,13 @@ def no_integer_form(op: Op) -> str:
 
 
 def softmax_numbers(scale: float, result_scale: float, rescale: Rescale) -> dict[str, Any]:
-    """Powers of a difference, with 15 bits behind the point, and the requantisation of powers times 2^29 / sum."""
+    """Powers of a difference, with 15 bits behind the point, and the requantisation of powers times 2^(29 + fraction) / sum.
+
+    Where the result's largest number is below 1/2, a sum that is not cut is above 2^16, and its reciprocal has room for more bits.
+    """
+    fraction = min(15, max(0, math.floor(-math.log2(255 * result_scale) + 1e-6)))
     powers = np.rint(32767 * np.exp(-scale * np.arange(255.0, -1.0, -1.0))).astype(np.int16)
-    return {"table": powers, "requant": rescale(2.0**-29 / result_scale)}
+    return {"table": powers, "fraction": fraction, "requant": rescale(2.0 ** (-29 - fraction) / result_scale)}
 
 
 def norm_numbers(op: Op, scale: float, result_scale: float, rescale: Rescale) -> tuple[dict[str, Any], list[Array]]:

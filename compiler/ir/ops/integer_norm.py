@@ -31,11 +31,11 @@ def leading_zeros(values: Array) -> Array:
     return 32 - np.frexp(values.astype(np.float64))[1].astype(np.int64)
 
 
-def reciprocal(values: Array) -> Array:
-    """About 2^29 / v for v in [2^15 - 1, 2^31)."""
+def reciprocal(values: Array, fraction: int = 0) -> Array:
+    """About 2^(29 + fraction) / v for v in [2^15 - 1, 2^31), at most 2^15 - 1."""
     shift = leading_zeros(values) - 1
     found = interpolate(RECIPROCAL, ((values << shift) >> 15) - 32768)
-    return ((found << shift) + (1 << 15)) >> 16
+    return np.minimum(((found << shift) + (1 << (15 - fraction))) >> (16 - fraction), 32767)
 
 
 def reciprocal_root(values: Array) -> Array:
@@ -45,10 +45,10 @@ def reciprocal_root(values: Array) -> Array:
     return found << half
 
 
-def softmax_integers(x: Array, axis: int, table: Array, requant: Requant) -> Array:
+def softmax_integers(x: Array, axis: int, table: Array, fraction: int, requant: Requant) -> Array:
     """R(e / sum(e)) along `axis`, with e = table[255 + x - max(x)]."""
     powers = table[x - x.max(axis, keepdims=True) + 255].astype(np.int64)
-    return apply_requant(powers * reciprocal(powers.sum(axis, keepdims=True)), requant)
+    return apply_requant(powers * reciprocal(powers.sum(axis, keepdims=True), fraction), requant)
 
 
 def centred_rows(x: Array, fraction: int, mean: Requant) -> Array:

@@ -15,7 +15,7 @@ from ..types import Array, TensorType
 from .common import REQUANT, array, axis_of, broadcast, centred, finish_integer, given, requant_of
 from .integer_norm import centred_rows, normalised_rows, scaled_rows, softmax_integers, variances
 
-#: The integer form over the last axis: requantisation of each step, the integer added to the variance, bits behind the point of x - mean.
+#: The integer form over the last axis: requantisation of each step, the integer added to the variance, bits behind a point.
 REQUANTS = Attr("requant", AttrKind.REQUANTS, None)
 OFFSET, FRACTION = Attr("offset", AttrKind.INT, None), Attr("fraction", AttrKind.INT, None)
 EPSILON = Attr("epsilon", AttrKind.FLOAT, 1e-5)
@@ -181,18 +181,19 @@ class GroupNorm(Normalization):
 class Softmax(SameType):
     """exp(x) / sum(exp(x)) along `axis`.
 
-    i8: `table` holds 256 powers, i16, by x - max(x) from -255 to 0.
+    i8: `table` holds 256 powers, i16, by x - max(x) from -255 to 0; the reciprocal of their sum has `fraction` more bits (0 to 15).
     """
 
     name = "softmax"
-    attrs = (AXIS, Attr("table", AttrKind.TENSOR, None), REQUANT)
+    attrs = (AXIS, Attr("table", AttrKind.TENSOR, None), FRACTION, REQUANT)
     onnx = ("Softmax",)
 
     @classmethod
     def evaluate(cls, op: Op, inputs: Sequence[Array | None]) -> list[Array]:
         requant = requant_of(op)
         if requant is not None:
-            return [finish_integer(op, softmax_integers(array(inputs, 0).astype(np.int64), op.attrs["axis"], op.attrs["table"], requant))]
+            x, attrs = array(inputs, 0).astype(np.int64), op.attrs
+            return [finish_integer(op, softmax_integers(x, attrs["axis"], attrs["table"], attrs["fraction"], requant))]
         x = array(inputs, 0)
         wide = x.astype(np.float64)
         power = np.exp(wide - wide.max(op.attrs["axis"], keepdims=True))

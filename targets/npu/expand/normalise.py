@@ -159,7 +159,7 @@ class SoftmaxKernel(_RowKernel):
         self.unary(Unary.CAST, total, code, **_times(-15, rounding=Rounding.FLOOR), out_zp=-32768)
         self.look_up(code, self.constant("reciprocals", RECIPROCAL), factor)
         self.binary(Binary.SHL, factor, zeros, total)
-        self.unary(Unary.CAST, total, factor, **_times(-16))
+        self.unary(Unary.CAST, total, factor, **_times(op.attrs["fraction"] - 16))
         self.binary(Binary.MUL, powers, factor, y, **_by(op.attrs["requant"]), **_result(self.layer))
 
 

@@ -35,3 +35,20 @@ def test_a_mask_that_others_read_leaves_the_softmax_float() -> None:
     y = case.build("linear", case.build("softmax", case.build("add", scores, case.inputs[1]), axis=1), case.const(8, 8))
     made = case.quantise(y, case.build("relu", case.inputs[1]))
     assert set(made.report["float_op_counts"]) == {"add", "softmax"}
+
+
+@pytest.mark.parametrize(("gain", "most"), [(0.01, 2 / 16), (60.0, 1.0)])
+def test_probabilities_reach_twice_what_was_seen(gain: float, most: float) -> None:
+    """Nearly even rows get a range of their own, peaks at most that from 0 to 1."""
+    case = Case((8, 16))
+    scores = case.build("linear", case.inputs[0], case.const(16, 16, scale=gain))
+    case.quantise(case.build("linear", case.build("softmax", scores, axis=-1), case.const(4, 16)))
+    (quant,) = {op.result.quant for op in case.made.graph.ops if op.name == "softmax"}
+    assert quant is not None and quant.zero_point == -128
+    assert 255 * quant.scale[0] == pytest.approx(most, rel=0.1)
+
+
+def test_a_softmax_that_is_returned_stays_float() -> None:
+    case = Case((8, 16))
+    made = case.quantise(case.build("softmax", case.build("linear", case.inputs[0], case.const(16, 16)), axis=-1))
+    assert made.report["float_op_counts"] == {"softmax": 1}
