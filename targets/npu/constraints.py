@@ -19,7 +19,7 @@ DEVICE_OPS = frozenset({
     "resize", "reduce_sum", "reduce_mean", "reduce_max", "reduce_min", "concat", "slice", "pad", "reshape", "transpose", "relayout",
     "softmax", "layer_norm", "rms_norm",
 })  # fmt: skip
-_HALF_OPS = frozenset({"conv", "linear", "add", "sub", "mul", "min", "max", "max_pool", "concat", "slice", "reshape", "transpose", "relayout"})
+_HALF_OPS = frozenset({"conv", "linear", "matmul", "add", "sub", "mul", "min", "max", "max_pool", "concat", "slice", "reshape", "transpose", "relayout"})
 
 
 @constraint()

@@ -178,7 +178,7 @@ def test_transformer_ops_need_no_host(name: str) -> None:
     assert len(segments_of(made.ops, made.outputs)) == 1
 
 
-@pytest.mark.parametrize("name", ["conv", "conv_stride", "depthwise", "residual", "concat", "conv_1d", "flatten"])
+@pytest.mark.parametrize("name", ["conv", "conv_stride", "depthwise", "residual", "concat", "conv_1d", "flatten", "matmul"])
 def test_half_precision_is_bit_exact(name: str) -> None:
     """Canonical accumulation order: the simulator equals the interpreter in every bit, for any tiling."""
     graph = CASES[name](np.random.default_rng(0))
