@@ -22,8 +22,9 @@ from .expand.normalise import OVER_LAST_AXIS, most_iterations, vector_cycles, wo
 from .layers import Layer
 from .rowwise import band_bytes, is_reduction, row_layers, row_reads, weight_bytes
 
-#: Numbers of iterations that are tried.
-ITERATIONS = np.array([1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224])
+#: Numbers of iterations that are tried; the last ones for rows of scores, of which all heads together have many, and long ones.
+ITERATIONS = np.array([1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 320, 512, 1024])
+MOST_OF_IMAGES = 224
 #: Longest group, and the most ways to run it that are followed.
 MOST_LAYERS, MOST_WAYS = 48, 6
 #: Bytes of weights that are loaded at a time where all rows of a layer run at once, and how many such pieces lie on chip.
@@ -131,6 +132,8 @@ class GroupCosts:
             before = float((place - rows_of.low).max())
             if is_reduction(layer):
                 beyond = before = 0.0  # takes rows in as they come
+            elif layer.op.name == "matmul":
+                before = 0.0  # the rows of a batch item go together
             mixed = layer.op.name not in ("conv", "linear", "conv_transpose")
             size = inside.images * inside.rows * inside.row_bytes
             operands.append(Operand(id(value), size, inside.rows, inside.row_bytes, max(0.0, beyond), max(0.0, before), mixed))
@@ -213,7 +216,7 @@ class GroupCosts:
         array, vector, inside, weights = np.zeros(count), np.zeros(count), np.zeros(count), 0
         held: dict[int, _Held] = {}
         results: list[Crossing] = []
-        tallest, most, tall, spoiled = 1, ITERATIONS[-1], False, False
+        tallest, most, tall, spoiled = 1, MOST_OF_IMAGES, False, False
         resident = ITERATIONS > 1
         for first in range(end - 1, max(-1, end - 1 - MOST_LAYERS), -1):
             facts = self.facts[first]
@@ -223,7 +226,8 @@ class GroupCosts:
             weights += facts.weights
             inside = inside + facts.working
             tallest = max(tallest, facts.rows)
-            most = min(most, facts.most) if facts.working else most
+            if facts.working:
+                most = facts.most if most == MOST_OF_IMAGES else min(most, facts.most)
             result = held.pop(facts.result.value, None) or _Held(facts.result, 0.0, 0.0)
             if self.last_reader.get(facts.result.value, -1) >= end:
                 results.append(result.crossing)

@@ -221,6 +221,8 @@ def _lags(layers: Sequence[Layer]) -> dict[int, int]:
 def ahead(value: int, layers: Sequence[Layer], stored: set[int]) -> int:
     """Iterations' worth of slack of a value's band: who hands rows to another engine gets one, so that both run."""
     inside = any(id(layer.result) == value for layer in layers)
+    if not inside and any(layer.op.name == "matmul" and id(layer.op.inputs[1]) == value for layer in layers):
+        return 1  # all rows of a batch item at once: those of the next one come meanwhile
     if not inside or value in stored:
         return 2
     touching = [layer.op.name for layer in layers if id(layer.result) == value or any(id(v) == value for v in layer.op.inputs)]
