@@ -132,8 +132,8 @@ class GroupCosts:
             before = float((place - rows_of.low).max())
             if is_reduction(layer):
                 beyond = before = 0.0  # takes rows in as they come
-            elif layer.op.name == "matmul":
-                before = 0.0  # the rows of a batch item go together
+            elif layer.op.name == "matmul" and float((rows_of.high - rows_of.low).max()) * inside.row_bytes > CHUNK_BYTES:
+                before = 0.0  # rows of a batch item go together; small ones have room to spare
             mixed = layer.op.name not in ("conv", "linear", "conv_transpose")
             size = inside.images * inside.rows * inside.row_bytes
             operands.append(Operand(id(value), size, inside.rows, inside.row_bytes, max(0.0, beyond), max(0.0, before), mixed))
