@@ -8,6 +8,7 @@ from gadl.compiler.ir.passes import Pass, named
 from .canonicalize.combine_shape_ops import combine_shape_ops
 from .canonicalize.fold_affine import decompose_batch_norm, fold_affine
 from .canonicalize.fold_constants import fold_constants
+from .canonicalize.masks_as_sums import masks_as_sums
 from .canonicalize.merge_duplicates import merge_duplicates
 from .canonicalize.merge_pads import merge_pads
 from .canonicalize.normalize_products import normalize_products
@@ -29,6 +30,7 @@ FLOAT_PIPELINE: tuple[Pass, ...] = (
     named(fold_affine),
     named(recognize_composites),
     named(recognize_norms),
+    named(masks_as_sums),
     named(remove_row_reshapes),
     named(merge_pads),
     Pass("fold_affine_again", fold_affine),

@@ -3,7 +3,7 @@
 //
 // One tile is kRows x kColumns sums. Its left operand is read row by row in place; its right operand is a panel, depth outermost,
 // kColumns columns innermost. Every sum is one chain of additions in ascending depth, which is the canonical order that half
-// precision asks for (docs/numerics.md section 4).
+// precision asks for (docs/numerics.md section 5).
 #pragma once
 #include <algorithm>
 #include <cstdint>

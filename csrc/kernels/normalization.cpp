@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Normalisation and softmax: statistics in f64, results rounded once.
+// Normalisation and softmax: statistics in f64, results rounded once. Integers have kernels of their own.
 #include <algorithm>
 #include <cmath>
 
-#include "kernel.hpp"
+#include "integer_norm.hpp"
 
 namespace gadl {
 namespace {
@@ -105,8 +105,8 @@ Prepared over_last_axes(const Call& call, bool centre) {
   return normalise(call, groups, size, centre, Affine(call, size), [](int64_t, int64_t i) { return i; });
 }
 
-Prepared layer_norm(const Call& call) { return over_last_axes(call, true); }
-Prepared rms_norm(const Call& call) { return over_last_axes(call, false); }
+Prepared layer_norm(const Call& call) { return call.input(0).is_float() ? over_last_axes(call, true) : integer_normalise(call, true); }
+Prepared rms_norm(const Call& call) { return call.input(0).is_float() ? over_last_axes(call, false) : integer_normalise(call, false); }
 
 Prepared over_channels(const Call& call, int64_t groups) {
   check(call);
@@ -155,7 +155,7 @@ Prepared softmax_like(const Call& call, bool logarithm) {
           static_cast<std::size_t>(extent) * sizeof(double)};
 }
 
-Prepared softmax(const Call& call) { return softmax_like(call, false); }
+Prepared softmax(const Call& call) { return call.input(0).is_float() ? softmax_like(call, false) : integer_softmax(call); }
 Prepared log_softmax(const Call& call) { return softmax_like(call, true); }
 
 }  // namespace

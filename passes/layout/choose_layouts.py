@@ -11,8 +11,8 @@ from gadl.compiler.ir.graph import Graph, Op, Placement, Value
 from gadl.compiler.ir.opdef import Builder
 from gadl.compiler.ir.types import Layout
 
-#: Device ops whose meaning follows the logical order of elements.
-_ROW_MAJOR = frozenset({"reshape", "linear", "matmul"})
+#: Device ops whose meaning follows the logical order of elements, or that work along the last axis.
+_ROW_MAJOR = frozenset({"reshape", "linear", "matmul", "softmax", "layer_norm", "rms_norm"})
 
 
 def choose_layouts(graph: Graph, channels_last: frozenset[str]) -> bool:

@@ -54,25 +54,31 @@ class RowMap:
 
 @dataclass(frozen=True)
 class RowLayer:
-    """A layer as the flow sees it: the value it makes, and the values it reads with their maps."""
+    """A layer as the flow sees it: the value it makes, the values it reads with their maps, and how many iterations it starts later.
+
+    Who waits for another engine that in turn waits for its own starts one later, so that both engines have work.
+    """
 
     result: int
     reads: tuple[tuple[int, RowMap], ...]
+    lag: int = 0
 
 
 class RowFlow:
     """The schedule of a group.
 
-    `heights` gives the rows of every value that a layer of the group makes or reads.
+    `heights` gives the rows of every value that a layer of the group makes or reads. Where layers lag, there are more iterations by
+    the largest lag.
     """
 
     def __init__(self, layers: Sequence[RowLayer], heights: Mapping[int, int], iterations: int) -> None:
-        self.layers, self.heights, self.iterations = layers, heights, iterations
+        lags = max((layer.lag for layer in layers), default=0) if iterations > 1 else 0
+        self.layers, self.heights, self.iterations = layers, heights, iterations + lags
         self._needed: dict[int, Ints] = {}
-        steps = np.arange(1, iterations + 1, dtype=np.int64)
+        steps = np.arange(1, self.iterations + 1, dtype=np.int64)
         #: Rows of each value that exist after each iteration.
         self.upto: dict[int, Ints] = {
-            layer.result: heights[layer.result] * steps // iterations for layer in layers
+            layer.result: heights[layer.result] * np.clip(steps - min(layer.lag, lags), 0, iterations) // iterations for layer in layers
         }
         for layer in reversed(layers):
             made = self.upto[layer.result]

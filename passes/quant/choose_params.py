@@ -11,12 +11,15 @@ from gadl.compiler.diag import GadlError
 from gadl.compiler.ir.graph import Graph
 from gadl.compiler.ir.types import Array, DType, QuantParams
 
+from .norms import OVER_LAST_AXIS, no_integer_form
 from .observers import Range
 from .specs import SHARED_SCALE, QuantRules, QuantSpec
 from .tables import table_source
 
 #: A concat operand whose range is below this part of the result's keeps a scale of its own.
 LEAST_SHARED_PART = 0.5
+#: Probabilities may reach this many times what calibration saw.
+PROBABILITY_MARGIN = 2.0
 #: A range below this counts as constant zero. Its scale is arbitrary, but must leave a multiplier that has an encoding.
 LEAST_RANGE = 1e-9
 
@@ -66,7 +69,7 @@ def integer_ops(graph: Graph, rules: QuantRules, follow: bool = True) -> dict[in
     twice costs more than the op. Without `follow` they do not (the model says itself which tensors are integers).
     """
     verdict: dict[int, str] = {}
-    inputs = {id(v) for v in graph.inputs}
+    inputs, outputs = ({id(v) for v in values} for values in (graph.inputs, graph.outputs))
     for op in graph.ops:
         heavy = op.name in ("conv", "conv_transpose", "linear", "matmul")
         sources = [v for v in op.inputs if not v.is_constant]
@@ -85,33 +88,15 @@ def integer_ops(graph: Graph, rules: QuantRules, follow: bool = True) -> dict[in
             verdict[id(op)] = "only padding with zeros has an integer form"
         elif op.name == "resize" and op.attrs["mode"] == "cubic":
             verdict[id(op)] = "cubic interpolation has no integer form"
+        elif op.name == "softmax" and id(op.result) in outputs:
+            verdict[id(op)] = "the model returns its probabilities, for which 8 bits are few"
+        elif op.name in OVER_LAST_AXIS and no_integer_form(op):
+            verdict[id(op)] = no_integer_form(op)
         elif op.name in SHARED_SCALE and any(v.is_constant and v.dtype.is_float for v in op.inputs):
             verdict[id(op)] = "a constant operand would have to share the scale"
         else:
             verdict[id(op)] = "" if heavy or behind else "its operands are float tensors"
     return verdict
-
-
-def keep_masking_sums(
-    graph: Graph, ranges: Mapping[str, Range], rules: QuantRules, verdict: Mapping[int, str]
-) -> dict[int, str]:
-    """The verdict with masking sums kept float.
-
-    A mask of -10000 or -inf makes the step of the result wider than all that the other operand holds, so integers would
-    lose that operand altogether. Where only float ops read the sum (a softmax, as a rule), it stays float beside them.
-    """
-    changed = dict(verdict)
-    low, high = rules.activations.dtype.range
-    for op in graph.ops:
-        if op.name not in ("add", "sub") or verdict[id(op)] or op.result.name not in ranges:
-            continue
-        whole = ranges[op.result.name]
-        step = (whole.high - whole.low) / (high - low)
-        parts = [ranges[v.name] for v in op.inputs if v.name in ranges]
-        lost = any(0 < part.high - part.low < step for part in parts)
-        if lost and op.result.users and all(verdict[id(user)] for user in op.result.users):
-            changed[id(op)] = "the ranges of its operands differ too much for its integers"
-    return changed
 
 
 def choose_params(
@@ -125,7 +110,11 @@ def choose_params(
         raise GadlError.of("GADL-Q003", count=len(absent), names=absent[:8])
     for op in graph.ops:
         if op.name in rules.fixed_ranges and id(op) in verdict:
-            found[op.result.name] = Range.of(*rules.fixed_ranges[op.name])
+            limits = Range.of(*rules.fixed_ranges[op.name])
+            if op.name == "softmax" and op.result.name in found:
+                # Probabilities of long rows are small, and one step of 1/255 would hold all of them.
+                limits = Range.of(0.0, min(limits.high, PROBABILITY_MARGIN * found[op.result.name].high))
+            found[op.result.name] = limits
         bounds = op.attrs.get("clamp")
         if bounds is not None and op.result.name in found:
             known = found[op.result.name]
@@ -141,6 +130,8 @@ def choose_params(
             width = whole.high - whole.low
             if op.name != "concat" or part.high - part.low >= LEAST_SHARED_PART * width:
                 groups.join(id(value), id(op.result))
+    # Constants have a range of their own, unless one was chosen for them.
+    values += [v for v in graph.values() if v.is_constant and v.dtype.is_float and v.name in ranges]
     merged: dict[int, Range] = {}
     for value in values:
         root = groups.root(id(value))

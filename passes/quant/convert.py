@@ -19,6 +19,7 @@ from gadl.compiler.ir.requant import make_requant
 from gadl.compiler.ir.types import Array, DType, QuantParams, Requant, TensorType
 
 from .choose_params import params_of_range, params_of_weights
+from .norms import OVER_LAST_AXIS, norm_numbers, softmax_numbers
 from .observers import Range
 from .specs import SHARED_SCALE, QuantRules
 from .tables import evaluate_on, table_source
@@ -110,7 +111,7 @@ class Conversion:
     def _params(self, value: Value) -> QuantParams:
         if id(value) in self.constants:
             return self.constants[id(value)].quant
-        if value.data is not None:
+        if value.data is not None and id(value) not in self.params:
             finite = value.data[np.isfinite(value.data)]
             bounds = Range.of(finite.min(initial=0.0), finite.max(initial=0.0))
             return params_of_range(bounds, self.rules.activations)
@@ -201,6 +202,8 @@ class Conversion:
         """An op with an integer form."""
         if op.name in _WEIGHTED:
             self._weighted(op)
+        elif op.name in OVER_LAST_AXIS:
+            self._over_last_axis(op)
         elif op.name in SHARED_SCALE:
             quant = self._params(op.result)
             operands = [self._real(v) if not v.dtype.is_float else self._with_params(v, quant) for v in op.inputs]
@@ -210,6 +213,19 @@ class Conversion:
             self._set(op, op.name, list(operands), attrs)
         else:
             self._arithmetic(op)
+
+    def _over_last_axis(self, op: Op) -> None:
+        """Softmax and normalisation."""
+        scales = self._scale(op.inputs[0]), self._scale(op.result)
+        operands: list[Value | None] = [self._quantised(op.inputs[0])]
+        attrs: dict[str, Any] = dict(op.attrs)
+        if op.name == "softmax":
+            attrs |= softmax_numbers(*scales, self._requant)
+        else:
+            numbers, vectors = norm_numbers(op, *scales, self._requant)
+            attrs |= numbers
+            operands += [self.graph.constant(v, f"{op.result.name}.{name}") for v, name in zip(vectors, ("scale", "bias"))]
+        self._set(op, op.name, operands, attrs)
 
     def _arithmetic(self, op: Op) -> None:
         """Sums, products, means and interpolation."""

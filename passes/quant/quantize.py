@@ -14,8 +14,10 @@ from gadl.compiler.ir.graph import Graph, Stage, Value
 from gadl.compiler.ir.opdef import Builder
 from gadl.compiler.ir.types import DType
 
-from .choose_params import choose_params, integer_ops, keep_masking_sums
+from .choose_params import choose_params, integer_ops
 from .convert import Conversion
+from .masks import cut_masks, keep_masking_sums
+from .norms import OVER_LAST_AXIS
 from .observers import Range
 from .qdq import has_own_scales, own_activation_type, read_annotations
 from .report import quant_report
@@ -54,13 +56,17 @@ def rules_for(rules: QuantRules, precision: Precision) -> QuantRules:
     """A target's int8 rules, widened for 16-bit activations: symmetric, 48-bit accumulators, 15-bit multipliers."""
     if precision is not Precision.INT16:
         return rules
-    return replace(rules, activations=QuantSpec(DType.I16, symmetric=True), multiplier_bits=15, accumulator_bits=48)
+    return replace(
+        rules, activations=QuantSpec(DType.I16, symmetric=True), multiplier_bits=15, accumulator_bits=48,
+        integer_ops=rules.integer_ops - OVER_LAST_AXIS,
+    )  # fmt: skip
 
 
 def quantize_graph(graph: Graph, ranges: Mapping[str, Range], rules: QuantRules) -> Quantized:
     """Quantise a float graph by measured ranges. Raises `GADL-Q002` (accumulators) and `GADL-Q003` (no range)."""
     verdict = keep_masking_sums(graph, ranges, rules, integer_ops(graph, rules))
-    params = choose_params(graph, without_flat_tails(graph, ranges, rules, verdict), rules, verdict)
+    cut = cut_masks(graph, without_flat_tails(graph, ranges, rules, verdict), rules, verdict)
+    params = choose_params(graph, cut, rules, verdict)
     result = Conversion(graph, params, verdict, rules).run()
     return Quantized(result, quant_report(graph, verdict, result, rules, "calibrated"))
 
@@ -92,7 +98,7 @@ def quantize_annotated(graph: Graph, rules: QuantRules) -> Quantized:
 def to_half(graph: Graph) -> Graph:
     """The graph in half precision: f32 tensors become f16, biases stay f32, inputs and outputs are cast.
 
-    `y = f(x)  -->  y = f32(f(f16(x)))` with every tensor between rounded to f16 (`docs/numerics.md` section 4).
+    `y = f(x)  -->  y = f32(f(f16(x)))` with every tensor between rounded to f16 (`docs/numerics.md` section 5).
     """
     half = Graph(graph.name, Stage.QUANTIZED)
     build = Builder(half)

@@ -24,6 +24,7 @@ from .cores import CoreArrangements, Way, can_divide, schedule
 from .costs import Costs
 from .division import Manner, divided_plan, tallest
 from .emit import Emitter
+from .expand.bands import even_rows
 from .expand.context import ACC, INPUTS, OUTPUTS, SCRATCH, SRAM, Expansion, Place
 from .expand.cores import CoreExpansion, DividedExpansion, divisible
 from .expand.elementwise import ElementwiseExpansion
@@ -314,7 +315,8 @@ def _place_inside(context: Expansion, layer: Layer, returned: set[int]) -> None:
     for value in layer.op.inputs:
         alone = len(value.users) == 1 and value.producer is not None and id(value) not in returned
         placed = id(value) in context.places
-        if alone and not placed and value.layout is layer.result.layout and _writes_strided(value):
+        even = even_rows(value, target.strides)
+        if alone and even and not placed and value.layout is layer.result.layout and _writes_strided(value):
             context.places[id(value)] = Place(target.buffer, offset, target.strides)
         offset += value.shape[axis] * target.strides[axis]
 
@@ -337,6 +339,8 @@ def _view(context: Expansion, layer: Layer) -> None:
             context.places[id(layer.result)] = Place(source.buffer, source.offset, memory_strides(layer.result))
         return
     if all(s == 1 for s in op.attrs["steps"]) and all(u.name in ("conv", "linear", "max_pool", "resize") for u in layer.result.users):
+        if not even_rows(layer.result, source.strides):
+            return
         offset = source.offset + sum(s * stride for s, stride in zip(op.attrs["starts"], source.strides))
         context.places[id(layer.result)] = Place(source.buffer, offset, source.strides)
 

@@ -17,8 +17,9 @@ constraint = CONSTRAINTS
 DEVICE_OPS = frozenset({
     "conv", "conv_transpose", "linear", "matmul", "add", "sub", "mul", "min", "max", "lut", "requantize", "max_pool", "avg_pool",
     "resize", "reduce_sum", "reduce_mean", "reduce_max", "reduce_min", "concat", "slice", "pad", "reshape", "transpose", "relayout",
+    "softmax", "layer_norm", "rms_norm",
 })  # fmt: skip
-_HALF_OPS = frozenset({"conv", "linear", "add", "sub", "mul", "min", "max", "max_pool", "concat", "slice", "reshape", "transpose", "relayout"})
+_HALF_OPS = frozenset({"conv", "linear", "matmul", "add", "sub", "mul", "min", "max", "max_pool", "concat", "slice", "reshape", "transpose", "relayout"})
 
 
 @constraint()
@@ -35,7 +36,7 @@ def element_types(op: Op, machine: Machine) -> bool:
 def at_most_four_dimensions(op: Op, machine: Machine) -> bool:
     """more than four dimensions that do not merge
     超过四个不可合并的维度"""
-    return op.result.type.rank <= 4 or op.name == "reshape"
+    return sum(extent != 1 for extent in op.result.shape) <= 4 or op.name == "reshape"
 
 
 @constraint()
@@ -114,6 +115,14 @@ def forward_steps(op: Op, machine: Machine) -> bool:
     """slices with negative steps
     负步长切片"""
     return min(op.attrs["steps"]) > 0
+
+
+@constraint("softmax", "layer_norm", "rms_norm")
+def last_axis(op: Op, machine: Machine) -> bool:
+    """softmax or normalisation over other than the last axis, or over one that does not fit on chip
+    softmax 或归一化不沿最后一轴，或该轴放不进片上存储"""
+    rank, size = op.result.type.rank, op.result.shape[-1]
+    return op.attrs["axis"] % rank == rank - 1 and 24 * size <= machine.sram_bytes
 
 
 @constraint("matmul")

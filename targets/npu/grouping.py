@@ -18,12 +18,14 @@ from .bounds import windows_of
 from .costs import Costs
 from .expand.bands import row_shape
 from .expand.group import may_keep
+from .expand.normalise import OVER_LAST_AXIS, most_iterations, vector_cycles, working_bytes
 from .in_place import InPlace, reads_all, ways_in_place
 from .layers import Layer
 from .rowwise import band_bytes, is_reduction, row_layers, row_reads, weight_bytes
 
-#: Numbers of iterations that are tried.
-ITERATIONS = np.array([1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224])
+#: Numbers of iterations that are tried; the last ones for rows of scores, of which all heads together have many, and long ones.
+ITERATIONS = np.array([1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 320, 512, 1024])
+MOST_OF_IMAGES = 224
 #: Longest group, and the most ways to run it that are followed.
 MOST_LAYERS, MOST_WAYS = 48, 6
 #: Bytes of weights that are loaded at a time where all rows of a layer run at once, and how many such pieces lie on chip.
@@ -73,6 +75,8 @@ class LayerFacts:
     array: Floats  # cycles of the product array, drain included
     vector: Floats  # cycles of the vector unit
     whole: int  # bytes of the result
+    working: int  # bytes between its instructions
+    most: int  # iterations
     weights: int
     chunk: int  # bytes of weights at a time, in one iteration
     rows: int
@@ -132,6 +136,8 @@ class GroupCosts:
             before = float((place - rows_of.low).max())
             if is_reduction(layer):
                 beyond = before = 0.0  # takes rows in as they come
+            elif layer.op.name == "matmul" and float((rows_of.high - rows_of.low).max()) * inside.row_bytes > CHUNK_BYTES:
+                before = 0.0  # rows of a batch item go together; small ones have room to spare
             mixed = layer.op.name not in ("conv", "linear", "conv_transpose")
             size = inside.images * inside.rows * inside.row_bytes
             operands.append(Operand(id(value), size, inside.rows, inside.row_bytes, max(0.0, beyond), max(0.0, before), mixed))
@@ -146,7 +152,10 @@ class GroupCosts:
         result = Operand(id(layer.result), size, shape.rows, shape.row_bytes, 0.0, 0.0, mixed)
         alone = self.in_place and operands and self.last_reader[operands[0].value] == index
         over = ways_in_place(self.costs, layer) if alone else []
-        return LayerFacts(array, vector, size, weights, piece, shape.rows, tuple(operands), result, shape.images, shared, tuple(over))
+        working, most = working_bytes(layer), most_iterations(layer)
+        return LayerFacts(
+            array, vector, size, working, most, weights, piece, shape.rows, tuple(operands), result, shape.images, shared, tuple(over)
+        )
 
     @lru_cache(maxsize=65536)  # noqa: B019  (lives as long as the search)
     def _cycles(self, layer: Layer, rows: int) -> tuple[float, float]:
@@ -159,8 +168,8 @@ class GroupCosts:
             return 0.0, self._vector(layer, rows, shape.width * shape.channels)
         dtype = layer.op.inputs[0].dtype
         total = 0.0
-        for window, _ in windows:
-            mine = max(1, round(rows * window.oh / shape.rows))
+        for window, times in windows:
+            mine = max(1, round(rows * window.oh * times / shape.rows))
             piece = self.costs.accumulator_piece(window, mine, window.oc, dtype)
             count = -(-mine // piece.rows) * -(-window.ow // piece.columns) * -(-window.oc // piece.channels)
             drained = self.costs.epi(piece.rows * piece.columns * piece.channels)
@@ -169,6 +178,8 @@ class GroupCosts:
 
     def _vector(self, layer: Layer, rows: int, row_elements: int) -> float:
         op, taps = layer.op, 1
+        if op.name in OVER_LAST_AXIS:
+            return vector_cycles(self.costs, layer, rows)
         if op.name in ("max_pool", "avg_pool"):
             taps = int(np.prod(op.attrs["kernel"]))
         elif op.name == "resize" and op.attrs["mode"] != "nearest":
@@ -214,7 +225,7 @@ class GroupCosts:
         array, vector, inside, weights = np.zeros(count), np.zeros(count), np.zeros(count), 0
         held: dict[int, _Held] = {}
         results: list[Crossing] = []
-        tallest, tall, spoiled = 1, False, False
+        tallest, most, tall, spoiled = 1, MOST_OF_IMAGES, False, False
         resident = ITERATIONS > 1
         for first in range(end - 1, max(-1, end - 1 - MOST_LAYERS), -1):
             facts = self.facts[first]
@@ -222,7 +233,10 @@ class GroupCosts:
                 return
             array, vector = array + facts.array, vector + facts.vector
             weights += facts.weights
+            inside = inside + facts.working
             tallest = max(tallest, facts.rows)
+            if facts.working:
+                most = facts.most if most == MOST_OF_IMAGES else min(most, facts.most)
             result = held.pop(facts.result.value, None) or _Held(facts.result, 0.0, 0.0)
             if self.last_reader.get(facts.result.value, -1) >= end:
                 results.append(result.crossing)
@@ -238,7 +252,7 @@ class GroupCosts:
             # What comes after a reduction waits for all rows: in several iterations that holds everything up.
             spoiled |= tall and is_reduction(self.layers[first])
             tall |= facts.rows > 1
-            fits = ITERATIONS <= max(1, tallest)
+            fits = ITERATIONS <= max(1, min(tallest, most))
             fits[1:] &= not spoiled
             # One image's layers in one iteration are groups of their own, with what lies between them kept.
             single = first == end - 1
@@ -279,12 +293,12 @@ class GroupCosts:
     def _peak(self, first: int, end: int) -> float:
         """SRAM in use at most when every layer runs at once: values from the first to the last layer that touches them."""
         starts: dict[int, tuple[int, int, int]] = {}
-        chunks = 0
+        chunks = working = 0
         for index in range(first, end):
             facts = self.facts[index]
             if facts is None:
                 return np.inf
-            chunks = max(chunks, facts.chunk)
+            chunks, working = max(chunks, facts.chunk), max(working, facts.working)
             for operand in facts.operands:
                 begin, _, size = starts.get(operand.value, (index, index, operand.size))
                 starts[operand.value] = (begin, index, size)
@@ -297,7 +311,7 @@ class GroupCosts:
         for step in change:
             total += step
             peak = max(peak, total)
-        return peak + 3 * chunks
+        return peak + 3 * chunks + working
 
 
 def _pareto(work: Floats, held: Floats, fits: np.ndarray[Any, np.dtype[np.bool_]]) -> list[int]:
@@ -317,9 +331,15 @@ def _chosen(item: Crossing, ways: list[int]) -> Crossing:
     return Crossing(item.value, item.size, item.band[ways], item.first[ways])
 
 
-def chunk_channels(layer: Layer, unit: int) -> int:
-    """Output channels whose weights are loaded at a time where all rows run at once, a multiple of `unit`; 0: all."""
+def chunk_channels(layer: Layer, unit: int, parts: int = 0) -> int:
+    """Output channels whose weights are loaded at a time, a multiple of `unit`; 0: all.
+
+    Where all rows run at once the weights pass through; in several iterations they stay, and dense ones come in `parts`.
+    """
     shape, weights = row_shape(layer.result), weight_bytes(layer)
     if shape is None or layer.op.name not in ("conv", "linear") or weights <= CHUNK_BYTES:
         return 0
+    if parts:
+        part = -(-shape.channels // parts // unit) * unit
+        return part if layer.op.name == "linear" and part < shape.channels else 0
     return max(unit, shape.channels * CHUNK_BYTES // weights // unit * unit)

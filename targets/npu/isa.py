@@ -307,7 +307,7 @@ SPECS: tuple[Spec, ...] = (
         (Field("function", 4, values=Unary), *_sram("a_addr"), *_sram("out_addr"), _type("a_type"), _type("out_type"),
          Field("count", 26), Field("a_zp", 16, True), Field("out_zp", 16, True), Field("rescale", 1), *_requant("out_"), _ROUND,
          *_CLAMP),
-        "Elementwise over count contiguous elements. CAST with rescale: clamp(out_zp + R(a - a_zp)). f16 results are correctly "
+        "Elementwise over count contiguous elements. CAST, NEG, ABS and CLZ with rescale: clamp(out_zp + R(f(a) - a_zp)). f16 results are correctly "
         "rounded.",
         "f32 results of EXP2, RCP and RSQRT are within 1 ulp and these sequences of fused multiply-adds, P(x) by Horner's rule with "
         "the coefficients of the table of polynomials. EXP2: n = a rounded to even, P(a - n) * 2^n. RCP: a = m * 2^e with m in "
@@ -326,7 +326,7 @@ SPECS: tuple[Spec, ...] = (
          Field("n", 24), Field("n_stride", 26), Field("m", 24), Field("m_stride", 26), Field("x_zp", 16, True),
          Field("out_zp", 16, True), Field("rescale", 1), *_requant(), _ROUND, *_CLAMP),
         "out[j] = reduction over i < n of x[i*n_stride + j*m_stride] for j < m (strides in elements), wide accumulators, i "
-        "ascending. SUM with rescale: clamp(out_zp + R(sum of (x - x_zp))).",
+        "ascending; SUM, SUMSQ and ABSMAX take x - x_zp. With rescale: clamp(out_zp + R(reduction)).",
     ),
     Spec(
         "VPOOL", 20, (Queue.VEC,),

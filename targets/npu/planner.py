@@ -16,6 +16,7 @@ from .compression import packed_part
 from .costs import Costs
 from .expand.bands import row_shape
 from .expand.matmul import matmul_window
+from .expand.normalise import OVER_LAST_AXIS
 from .grouping import GroupCosts, chunk_channels
 from .in_place import reads_all
 from .layers import Layer, Window, window_of
@@ -75,17 +76,19 @@ class Planner:
         if cut.parts == 0:
             return self._alone(members[0])
         unit = self.costs.machine.integer("mma.shape.1")
+        # Dense weights of several iterations come in as many parts as it takes to load at the full rate.
+        parts = 0 if cut.parts == 1 else self.costs.channels_for_full_rate
         plans = []
         for member in members:
-            whole = cut.parts != 1 or (cut.over is not None and not cut.over.streamed and reads_all(member))
-            channels, rows = 0 if whole else chunk_channels(member, unit), 0 if cut.over is None else cut.over.block
-            if cut.over is not None and cut.over.streamed:
-                channels = channels or member.result.shape[1]
+            channels, rows = chunk_channels(member, unit, parts), 0
+            if cut.over is not None:
+                rows = cut.over.block
+                channels = (channels or member.result.shape[1]) if cut.over.streamed else 0 if reads_all(member) else channels
             plans.append(LayerPlan(member.ops, rows, channels, kept=id(member.result) in cut.kept, in_place=cut.over is not None))
         return GroupPlan(tuple(plans), cut.parts)
 
     def _alone(self, layer: Layer) -> GroupPlan:
-        if layer.op.name not in ("conv_transpose", "max_pool", "avg_pool", "resize"):
+        if layer.op.name not in ("conv_transpose", "max_pool", "avg_pool", "resize", *OVER_LAST_AXIS):
             return GroupPlan((self._layer(layer),))
         return self._rowwise(layer)
 

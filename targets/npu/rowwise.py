@@ -11,12 +11,16 @@ from gadl.compiler.ir.graph import Value
 from gadl.compiler.ir.types import DType, Layout
 from gadl.passes.plan.rows import RowFlow, RowLayer, RowMap
 
-from .expand.bands import RowShape, row_shape
+from .expand.bands import RowShape, by_last_axis, row_period, row_shape
+from .expand.matmul import matmul_reads
+from .expand.normalise import OVER_LAST_AXIS, working_bytes
+from .expand.reorder import reordered_rows
 from .expand.resize import taps_of
 from .expand.transposed import transposed_rows
 from .layers import Layer, in_logical_order, window_of
 
 _ELEMENTWISE = frozenset({"add", "sub", "mul", "min", "max", "lut", "requantize"})
+ON_ARRAY = frozenset({"conv", "linear", "conv_transpose", "matmul"})
 _REDUCTIONS = frozenset({"reduce_sum", "reduce_mean", "reduce_max", "reduce_min"})
 
 
@@ -45,15 +49,34 @@ def _one_to_one(layer: Layer, y: RowShape) -> list[tuple[Value, RowMap]]:
         case "resize":
             table = taps_of(layer, 2)[:, :2].astype(int)
             return [(op.inputs[0], RowMap.of(table.min(1), table.max(1) + 1))]
-        case "reshape" | "relayout":
+        case "matmul":
+            return matmul_reads(layer)
+        case name if name in OVER_LAST_AXIS:
+            return [(op.inputs[0], RowMap.same(y.rows))] if row_shape(op.inputs[0]) == y and in_logical_order(layer.result) else []
+        case "reshape" | "transpose":
+            return _reordered(layer)
+        case "relayout":
             same = row_shape(op.inputs[0]) == y and in_logical_order(op.inputs[0]) and in_logical_order(layer.result)
             return [(op.inputs[0], RowMap.same(y.rows))] if same else []
         case "concat":
             return _concat(layer, y)
         case "slice":
-            return _slice(layer, y)
+            return _slice(layer, y) or _reordered(layer)
         case _:
             return []
+
+
+def _reordered(layer: Layer) -> list[tuple[Value, RowMap]]:
+    """Any order of the elements of a tensor that lies in its logical order."""
+    flat = in_logical_order(layer.op.inputs[0]) and in_logical_order(layer.result)
+    rows = reordered_rows(layer.op) if flat else None
+    return [] if rows is None else [(layer.op.inputs[0], rows)]
+
+
+def slices_pixels(layer: Layer) -> bool:
+    """True for a slice of rows, pixels and channels, false for one along other axes."""
+    shape = row_shape(layer.result)
+    return shape is not None and bool(_slice(layer, shape))
 
 
 def _window(layer: Layer, y: RowShape) -> list[tuple[Value, RowMap]]:
@@ -69,7 +92,7 @@ def _reduction(layer: Layer, y: RowShape) -> list[tuple[Value, RowMap]] | None:
     x = layer.op.inputs[0]
     shape, rank = row_shape(x), x.type.rank
     axes = {a % rank for a in layer.op.attrs["axes"]}
-    if shape is None or shape.images != 1 or rank < 3 or axes != set(range(2, rank)) or (y.rows, y.width, y.channels) != (1, 1, shape.channels):
+    if shape is None or shape.images != 1 or rank < 3 or by_last_axis(x) or axes != set(range(2, rank)) or (y.rows, y.width, y.channels) != (1, 1, shape.channels):
         return None
     return [(x, RowMap.whole(1, shape.rows))]
 
@@ -111,14 +134,15 @@ def _concat(layer: Layer, y: RowShape) -> list[tuple[Value, RowMap]]:
 
 
 def _elementwise(layer: Layer, y: RowShape) -> list[tuple[Value, RowMap]] | None:
-    """Operands of the result's own shape, or one number per channel, or one number."""
+    """Operands of the result's own shape, one number, one per channel, or rows that repeat."""
     if y.images != 1:
         return None
     found: list[tuple[Value, RowMap]] = []
     for value in layer.op.inputs:
         shape = row_shape(value)
         if value.is_constant:
-            if value.type.element_count not in (1, y.channels) or not _per_channel(value, layer.result):
+            per_channel = value.type.element_count in (1, y.channels) and _per_channel(value, layer.result)
+            if not per_channel and row_period(value, layer.result) is None:
                 return None
             continue
         if shape is None or shape.images != 1:
@@ -127,6 +151,9 @@ def _elementwise(layer: Layer, y: RowShape) -> list[tuple[Value, RowMap]] | None
             found.append((value, RowMap.same(y.rows)))
         elif (shape.rows, shape.width) == (1, 1) and shape.channels in (1, y.channels) and _per_channel(value, layer.result):
             found.append((value, RowMap.whole(y.rows, 1)))
+        elif (period := row_period(value, layer.result)) is not None and shape.rows == period:
+            rows = np.arange(y.rows, dtype=np.int64) % period
+            found.append((value, RowMap.of(rows, rows + 1)))
         else:
             return None
     return found or None
@@ -134,15 +161,9 @@ def _elementwise(layer: Layer, y: RowShape) -> list[tuple[Value, RowMap]] | None
 
 def _per_channel(value: Value, result: Value) -> bool:
     """True when the value broadcasts along everything but the result's channel axis."""
-    axis = result.type.rank - 1 if result.type.rank <= 2 or row_channels_last(result) else 1
+    axis = result.type.rank - 1 if by_last_axis(result) else 1
     padded = (1,) * (result.type.rank - value.type.rank) + value.shape
     return all(d == 1 for a, d in enumerate(padded) if a != axis)
-
-
-def row_channels_last(value: Value) -> bool:
-    """True when the logical last axis is the channel axis of the row view."""
-    shape = row_shape(value)
-    return shape is not None and value.type.rank == 3 and shape.images == 1 and shape.channels == value.shape[-1] != value.shape[1]
 
 
 def is_reduction(layer: Layer) -> bool:
@@ -157,8 +178,9 @@ def row_layers(layers: Sequence[Layer]) -> tuple[list[RowLayer], dict[int, int]]
     """
     found: list[RowLayer] = []
     heights: dict[int, int] = {}
+    lags = _lags(layers)
     for layer in layers:
-        reads = row_reads(layer)
+        reads, lag = row_reads(layer), lags[id(layer.result)]
         if reads is None:
             return None
         for value in (layer.result, *(v for v, _ in reads)):
@@ -170,15 +192,37 @@ def row_layers(layers: Sequence[Layer]) -> tuple[list[RowLayer], dict[int, int]]
             # Partial results of each iteration's rows, then one result of them.
             rows = heights[id(layer.op.inputs[0])]
             heights[id(layer.op)] = rows
-            found.append(RowLayer(id(layer.op), ((operands[0][0], RowMap.same(rows)),)))
+            found.append(RowLayer(id(layer.op), ((operands[0][0], RowMap.same(rows)),), lag))
             operands = ((id(layer.op), RowMap.whole(1, rows)),)
-        found.append(RowLayer(id(layer.result), operands))
+        found.append(RowLayer(id(layer.result), operands, lag))
     return found, heights
+
+
+def _lags(layers: Sequence[Layer]) -> dict[int, int]:
+    """How many iterations each result starts later, by `id`.
+
+    A product behind a softmax or normalisation that is itself behind a product starts one later: the array has other rows to
+    compute meanwhile.
+    """
+    lags: dict[int, int] = {}
+    behind: dict[int, bool] = {}  # an array's work is upstream
+    waits: dict[int, bool] = {}  # and so is long work of the vector unit behind it
+    for layer in layers:
+        key, mine = id(layer.result), [id(v) for v in layer.op.inputs if id(v) in lags]
+        lag, after, waiting = (max((found[v] for v in mine), default=0) for found in (lags, behind, waits))
+        if layer.op.name in ON_ARRAY:
+            lags[key], behind[key], waits[key] = lag + waiting, True, False
+        else:
+            lags[key], behind[key] = lag, bool(after)
+            waits[key] = bool(waiting or (after and layer.op.name in OVER_LAST_AXIS))
+    return lags
 
 
 def ahead(value: int, layers: Sequence[Layer], stored: set[int]) -> int:
     """Iterations' worth of slack of a value's band: who hands rows to another engine gets one, so that both run."""
     inside = any(id(layer.result) == value for layer in layers)
+    if not inside and any(layer.op.name == "matmul" and id(layer.op.inputs[1]) == value for layer in layers):
+        return 1  # all rows of a batch item at once: those of the next one come meanwhile
     if not inside or value in stored:
         return 2
     touching = [layer.op.name for layer in layers if id(layer.result) == value or any(id(v) == value for v in layer.op.inputs)]
@@ -189,6 +233,7 @@ def band_bytes(layers: Sequence[Layer], flow: RowFlow, stored: set[int], whole: 
     """SRAM that the bands of a group take when all live at once; values that lie there `whole` count nothing."""
     shapes = {id(v): row_shape(v) for layer in layers for v in (layer.result, *layer.op.inputs)}
     total = sum(partial_bytes(layer, flow.iterations) for layer in layers if is_reduction(layer))
+    total += sum(map(working_bytes, layers))
     for value in flow.upto:
         shape = shapes.get(value)
         if shape is not None and value not in whole:

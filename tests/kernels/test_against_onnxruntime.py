@@ -18,7 +18,7 @@ from gadl.frontends.onnx import import_onnx
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
 
-#: Tolerances of `docs/numerics.md` section 5.
+#: Tolerances of `docs/numerics.md` section 6.
 PRODUCT = (1e-4, 1e-4)
 ELEMENTWISE = (1e-5, 1e-6)
 EQUAL = (0.0, 0.0)

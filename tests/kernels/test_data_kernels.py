@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 from kernel_harness import assert_near, assert_same, both, quantised
 
+from gadl.compiler.ir.graph import Graph
+from gadl.compiler.ir.opdef import Builder
 from gadl.compiler.ir.requant import make_requant
 from gadl.compiler.ir.types import Array, DType, QuantParams, Rounding, TensorType
+from gadl.passes.quant.norms import norm_numbers, softmax_numbers
 
 REAL = [np.dtype(np.float32), np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)]
 ANY = [np.float32, np.float16, np.int8, np.int16, np.int32, np.int64, np.bool_]
@@ -127,6 +130,29 @@ def test_softmax(rng: np.random.Generator, axis: int, dtype: Any) -> None:
     x = values(rng, (3, 4, 5), dtype)
     assert_near(*both("softmax", [x], axis=axis))
     assert_near(*both("log_softmax", [x], axis=axis))
+
+
+@pytest.mark.parametrize("size", [1, 5, 64, 300])
+def test_integer_softmax(rng: np.random.Generator, size: int) -> None:
+    x = whole(rng, (3, size, 4)) // rng.integers(1, 40, (3, 1, 4)).astype(np.int8)
+    numbers = softmax_numbers(0.06, 1 / 255, make_requant)
+    for axis in (1, 2):
+        assert_same(*both("softmax", [(x, quantised(DType.I8, x.shape, 4))], quantised(DType.I8, x.shape, -128), axis=axis, **numbers))
+
+
+@pytest.mark.parametrize("name", ["layer_norm", "rms_norm"])
+@pytest.mark.parametrize("size", [1, 5, 64, 300])
+def test_integer_norms(rng: np.random.Generator, name: str, size: int) -> None:
+    x = whole(rng, (9, size)) // rng.integers(1, 60, (9, 1)).astype(np.int8)
+    x[0] = 17
+    source = Graph()
+    value = source.add_input("x", TensorType(DType.F32, x.shape))
+    vectors = [rng.normal(1, 1, size).astype(np.float32) for _ in range(2 if name == "layer_norm" else 1)]
+    for count in range(len(vectors) + 1):
+        op = Builder(source).create(name, [value, *(source.constant(v) for v in vectors[:count])])
+        attrs, constants = norm_numbers(op, 0.05, 0.03, make_requant)
+        operands = [(x, quantised(DType.I8, x.shape, -9)), *constants]
+        assert_same(*both(name, operands, quantised(DType.I8, x.shape, 3), **{**op.attrs, **attrs}))
 
 
 # ---- movement --------------------------------------------------------------------------------------------------------

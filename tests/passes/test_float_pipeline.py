@@ -43,7 +43,7 @@ def load(name: str) -> Any:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_trained_model(name: str) -> None:
-    """ONNX Runtime's results (of `docs/numerics.md`, section 5), the expected composites, and a fixed point."""
+    """ONNX Runtime's results (of `docs/numerics.md`, section 6), the expected composites, and a fixed point."""
     import onnxruntime
 
     case = load(name)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Normalisation and softmax. Float only; computed in f32, statistics in f64."""
+"""Normalisation and softmax. Real tensors: statistics in f64. Integers: `integer_norm`, with numbers in the attributes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,14 @@ import numpy as np
 
 from ..graph import Op
 from ..opdef import Attr, AttrKind, OpDef, Operand, OpError, register
+from ..requant import apply_requant
 from ..types import Array, TensorType
-from .common import array, axis_of, broadcast, given
+from .common import REQUANT, array, axis_of, broadcast, centred, finish_integer, given, requant_of
+from .integer_norm import centred_rows, normalised_rows, scaled_rows, softmax_integers, variances
 
+#: The integer form over the last axis: requantisation of each step, the integer added to the variance, bits behind a point.
+REQUANTS = Attr("requant", AttrKind.REQUANTS, None)
+OFFSET, FRACTION = Attr("offset", AttrKind.INT, None), Attr("fraction", AttrKind.INT, None)
 EPSILON = Attr("epsilon", AttrKind.FLOAT, 1e-5)
 AXIS = Attr("axis", AttrKind.INT, -1)
 
@@ -81,17 +86,32 @@ def _normalise(x: Array, axes: tuple[int, ...], epsilon: float) -> Array:
     return centred / np.sqrt((centred * centred).mean(axes, keepdims=True) + epsilon)
 
 
+def _integer_rows(op: Op, inputs: Sequence[Array | None]) -> list[Array]:
+    """Normalisation of integers over the last axis; `requant` follows the steps."""
+    x, steps = centred(op, inputs, 0), list(op.attrs["requant"])
+    if op.name == "layer_norm":
+        mean, *parts = (steps.pop(0) for _ in range(4))
+        squares, x = variances(x, *parts), centred_rows(x, op.attrs["fraction"], mean)
+    else:
+        squares = apply_requant(np.square(x).sum(-1, keepdims=True), steps.pop(0))
+    total = normalised_rows(x, squares, op.attrs["offset"], steps.pop(0))
+    scale, bias = (None if v is None else v.astype(np.int64) for v in (*inputs[1:], None, None)[:2])
+    return [finish_integer(op, total if scale is None else scaled_rows(total, scale, bias, tuple(steps)))]
+
+
 @register
 class LayerNorm(Normalization):
     """Normalisation over the axes from `axis` to the last, then scale and bias of those axes' shape."""
 
     name = "layer_norm"
     operands = (Operand("x"), Operand("scale", optional=True), Operand("bias", optional=True))
-    attrs = (AXIS, EPSILON)
+    attrs = (AXIS, EPSILON, REQUANTS, OFFSET, FRACTION)
     onnx = ("LayerNormalization",)
 
     @classmethod
     def evaluate(cls, op: Op, inputs: Sequence[Array | None]) -> list[Array]:
+        if "requant" in op.attrs:
+            return _integer_rows(op, inputs)
         x = array(inputs, 0)
         axes = tuple(range(axis_of(op.attrs["axis"], x.ndim), x.ndim))
         return [_affine(_normalise(x, axes, op.attrs["epsilon"]), inputs).astype(x.dtype)]
@@ -103,11 +123,13 @@ class RmsNorm(Normalization):
 
     name = "rms_norm"
     operands = (Operand("x"), Operand("scale", optional=True))
-    attrs = (AXIS, EPSILON)
+    attrs = (AXIS, EPSILON, REQUANTS, OFFSET)
     onnx = ("RMSNormalization",)
 
     @classmethod
     def evaluate(cls, op: Op, inputs: Sequence[Array | None]) -> list[Array]:
+        if "requant" in op.attrs:
+            return _integer_rows(op, inputs)
         x = array(inputs, 0)
         wide = x.astype(np.float64)
         axes = tuple(range(axis_of(op.attrs["axis"], x.ndim), x.ndim))
@@ -157,14 +179,21 @@ class GroupNorm(Normalization):
 
 @register
 class Softmax(SameType):
-    """exp(x) / sum(exp(x)) along `axis`."""
+    """exp(x) / sum(exp(x)) along `axis`.
+
+    i8: `table` holds 256 powers, i16, by x - max(x) from -255 to 0; the reciprocal of their sum has `fraction` more bits (0 to 15).
+    """
 
     name = "softmax"
-    attrs = (AXIS,)
+    attrs = (AXIS, Attr("table", AttrKind.TENSOR, None), FRACTION, REQUANT)
     onnx = ("Softmax",)
 
     @classmethod
     def evaluate(cls, op: Op, inputs: Sequence[Array | None]) -> list[Array]:
+        requant = requant_of(op)
+        if requant is not None:
+            x, attrs = array(inputs, 0).astype(np.int64), op.attrs
+            return [finish_integer(op, softmax_integers(x, attrs["axis"], attrs["table"], attrs["fraction"], requant))]
         x = array(inputs, 0)
         wide = x.astype(np.float64)
         power = np.exp(wide - wide.max(op.attrs["axis"], keepdims=True))

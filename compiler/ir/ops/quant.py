@@ -36,6 +36,14 @@ def dequantize_array(q: Array, quant: QuantParams) -> Array:
     return (q.astype(np.int64) - quant.zero_point).astype(np.float32) * _along_axis(quant, q.ndim)
 
 
+def interpolate(table: Array, x: Array) -> Array:
+    """Values of 513 entries at i16 positions, between entries 128 apart; i64."""
+    index = x + 32768
+    base, fraction = table[index >> 7].astype(np.int64), index & 127
+    following = table[(index >> 7) + 1].astype(np.int64)
+    return np.asarray((base * 128 + (following - base) * fraction + 64) >> 7)
+
+
 @register
 class Quantize(OpDef):
     """Real to integer: `clamp(zero point + round-half-even(x / scale))` with the result type's scale and zero point."""
@@ -127,7 +135,4 @@ class Lut(OpDef):
         x, table = array(inputs, 0).astype(np.int64), op.attrs["table"]
         if len(table) == 256:
             return [table[x + 128]]
-        index = x + 32768
-        base, fraction = table[index >> 7].astype(np.int64), index & 127
-        following = table[(index >> 7) + 1].astype(np.int64)
-        return [((base * 128 + (following - base) * fraction + 64) >> 7).astype(table.dtype)]
+        return [interpolate(table, x).astype(table.dtype)]

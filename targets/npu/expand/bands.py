@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from gadl.compiler.ir.graph import Value
@@ -54,14 +54,34 @@ class RowShape:
         return self.width * self.pixel_bytes
 
 
-def row_shape(value: Value) -> RowShape | None:
-    """The tensor as rows, or None where its channels are not innermost."""
-    shape, element = value.shape, value.dtype.size_bytes
-    if value.type.rank <= 2 or (value.layout is Layout.ROW_MAJOR and value.type.rank == 3):
-        return RowShape(1, math.prod(shape[:-1]), 1, shape[-1] if shape else 1, element)
-    dense = value.layout is Layout.CHANNELS_LAST or shape[1] == 1 or all(d == 1 for d in shape[2:])
-    if not dense or value.type.rank > 4:
+def by_last_axis(value: Value) -> bool:
+    """True where a row is one run of the last axis, whatever the axes before it; else it is one of pixels with channels."""
+    if value.type.rank <= 2 or value.layout is not Layout.ROW_MAJOR:
+        return value.type.rank <= 2
+    return value.type.rank != 4 or not (value.shape[1] == 1 or all(d == 1 for d in value.shape[2:]))
+
+
+def row_period(value: Value, result: Value) -> int | None:
+    """Rows by the last axis after which a smaller operand repeats; None where it broadcasts otherwise."""
+    rank = result.type.rank
+    shape = (1,) * (rank - value.type.rank) + value.shape
+    equal = next((a for a in range(rank) if shape[a:] == result.shape[a:]), rank)
+    if not by_last_axis(result) or equal == rank or any(d != 1 for d in shape[:equal]):
         return None
+    return math.prod(shape[equal:-1])
+
+
+def even_rows(value: Value, strides: Sequence[int]) -> bool:
+    """True where rows by the last axis lie at one distance in memory."""
+    axes = [a for a in range(value.type.rank - 1) if value.shape[a] != 1]
+    return not by_last_axis(value) or all(strides[a] == strides[b] * value.shape[b] for a, b in zip(axes, axes[1:]))
+
+
+def row_shape(value: Value) -> RowShape | None:
+    """The tensor as rows, or None where its innermost axis is neither channels nor the last one."""
+    shape, element = value.shape, value.dtype.size_bytes
+    if by_last_axis(value):
+        return RowShape(1, math.prod(shape[:-1]), 1, shape[-1] if shape else 1, element)
     rows, width = (*shape[2:], 1)[:2]
     return RowShape(shape[0], rows, width, shape[1], element)
 
@@ -70,8 +90,9 @@ def row_strides(value: Value, place: Place) -> tuple[int, int, int, int]:
     """Byte strides of image, row, pixel and channel of a placed tensor that has a `row_shape`."""
     strides, rank = place.strides, value.type.rank
     element = value.dtype.size_bytes
-    if rank <= 2 or (value.layout is Layout.ROW_MAJOR and rank == 3):
-        return 0, (strides[-2] if rank > 1 else 0), 0, element
+    if by_last_axis(value):
+        axes = [a for a in range(rank - 1) if value.shape[a] != 1]
+        return 0, (strides[axes[-1]] if axes else 0), 0, element
     return strides[0], strides[2], strides[3] if rank == 4 else strides[2], element if value.shape[1] == 1 else strides[1]
 
 

@@ -17,7 +17,7 @@ from gadl.passes.plan.program import Buffer, Region
 
 from ..isa import Binary, Unary
 from ..layers import Flat, Layer, flatten
-from .bands import Band, Span, row_shape
+from .bands import Band, Span, row_period, row_shape, spans
 from .context import Expansion, Tile
 from .copying import CopyDim
 
@@ -199,18 +199,33 @@ def elementwise_rows(
 ) -> None:
     """Rows of an elementwise layer between dense bands; operands of one pixel repeat for all.
 
-    `sources` are bands by `id(value)`, `constants` tiles by `id(value)` (and the table by `id(op)`).
+    `sources` are bands by `id(value)`, `constants` tiles by `id(value)` (and the table by `id(op)`). Where an operand's rows repeat,
+    each instruction ends with them.
     """
     op, shape = layer.op, row_shape(layer.result)
     if shape is None:
         raise ValueError(f"'{layer.result.name}' has no rows")
+    periods = {id(v): row_period(v, layer.result) or 1 for v in op.inputs}
+    period = min((p for p in periods.values() if 1 < p < shape.rows), default=shape.rows)
+    if rows.first // period != (rows.end - 1) // period:
+        first = Span(rows.first, period - rows.first % period)
+        for part in (first, *spans(rows.count - first.count, period, first.end)):
+            elementwise_rows(context, layer, part, sources, constants, y)
+        return
     pixels = rows.count * shape.width
     whole = (rows, Span(0, shape.width), Span(0, shape.channels))
     fields: dict[str, Any] = {"out_addr": y.at(rows.first), "out_type": layer.result.dtype}
     reads: list[Region] = []
     steps: list[tuple[int, int]] = []
     for name, value in zip(("a", "b"), op.inputs):
-        tile = constants.get(id(value))
+        tile, repeated = constants.get(id(value)), periods[id(value)]
+        if repeated > 1 and value.shape != layer.result.shape:
+            start, size = rows.first % repeated, shape.row_bytes // shape.element * value.dtype.size_bytes
+            place = (tile, 0) if tile is not None else (Tile(sources[id(value)].buffer), sources[id(value)].byte(0))
+            fields[f"{name}_addr"] = place[0].at(place[1] + start * size)
+            reads.append(place[0].region(place[1] + start * size, rows.count * size))
+            steps.append((1, shape.channels))
+            continue
         if tile is not None:
             fields[f"{name}_addr"] = tile.at(0)
             reads.append(tile.region())

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,12 +14,16 @@ from gadl.passes.plan.rows import RowFlow
 
 from ..in_place import InPlace, Kind, slice_channels, way_of
 from ..layers import Layer, Window, window_of
-from ..rowwise import ahead, is_reduction, partial_bytes, partial_type, row_layers, row_reads, slice_axes
+from ..rowwise import ahead, is_reduction, partial_bytes, partial_type, row_layers, row_reads, slice_axes, slices_pixels
 from .bands import Band, Live, Span, row_shape, row_strides, spans
 from .context import Expansion, Tile
 from .copying import CopyDim
 from .elementwise import elementwise_rows
+from .kernel import Kernel
+from .matmul import MatmulKernel
+from .normalise import NormKernel, SoftmaxKernel
 from .pooling import pool_rows, pool_table, reduce_part, reduce_whole
+from .reorder import ReorderKernel
 from .resize import resize_rows, resize_tables
 from .transposed import Phase, phase_weights, phase_windows
 from .weights import packed_weights
@@ -175,18 +178,7 @@ class GroupExpansion:
         return Tile(there.buffer, there.band.byte(rows.first)), place.buffer, place.offset + image * images + rows.first * row, extents
 
 
-class _Kernel(ABC):
-    """Computes rows of one layer between bands; what it keeps on chip (weights, tables) is loaded once."""
-
-    def __init__(self, context: Expansion, layer: Layer, plan: LayerPlan) -> None:
-        self.context, self.layer, self.plan = context, layer, plan
-
-    @abstractmethod
-    def rows(self, rows: Span, sources: dict[int, Band], target: Band) -> None:
-        """Emit the steps of some result rows. `sources` are the operands' bands by `id(value)`."""
-
-
-class _WindowKernel(_Kernel):
+class _WindowKernel(Kernel):
     """conv, linear, conv_transpose: chunks of output channels, each with its weights; `way` is how the result goes over the operand."""
 
     way: InPlace | None = None
@@ -282,7 +274,7 @@ class _WindowKernel(_Kernel):
         compute.block(part, weights, piece, sources[id(op.inputs[0])], y, None if residual is None else sources[id(residual)])
 
 
-class _PoolKernel(_Kernel):
+class _PoolKernel(Kernel):
     table: Tile | None = None
     started = False
 
@@ -292,7 +284,7 @@ class _PoolKernel(_Kernel):
         pool_rows(self.context, self.layer, rows, sources[id(self.layer.op.inputs[0])], target, self.table)
 
 
-class _ResizeKernel(_Kernel):
+class _ResizeKernel(Kernel):
     tables: tuple[Tile, Tile] | None = None
 
     def rows(self, rows: Span, sources: dict[int, Band], target: Band) -> None:
@@ -301,7 +293,7 @@ class _ResizeKernel(_Kernel):
         resize_rows(self.context, self.layer, rows, sources[id(self.layer.op.inputs[0])], target, self.tables)
 
 
-class _ReductionKernel(_Kernel):
+class _ReductionKernel(Kernel):
     part: Tile | None = None
     taken = 0
 
@@ -322,8 +314,8 @@ class _ReductionKernel(_Kernel):
         reduce_whole(self.context, self.layer, self.taken, channels, partial_type(self.layer), self.part, target)
 
 
-class _CopyKernel(_Kernel):
-    """reshape and relayout that keep the bytes, concat along channels."""
+class _CopyKernel(Kernel):
+    """relayout that keeps the bytes, concat along channels."""
 
     def rows(self, rows: Span, sources: dict[int, Band], target: Band) -> None:
         channel = 0
@@ -344,7 +336,7 @@ class _CopyKernel(_Kernel):
             channel += shape.channels
 
 
-class _SliceKernel(_Kernel):
+class _SliceKernel(Kernel):
     """Rows, pixels and channels in steps."""
 
     def rows(self, rows: Span, sources: dict[int, Band], target: Band) -> None:
@@ -371,7 +363,7 @@ class _SliceKernel(_Kernel):
         self.context.step("VEC", "VTR", fields, [read], [written], cycles)
 
 
-class _ElementwiseKernel(_Kernel):
+class _ElementwiseKernel(Kernel):
     constants: dict[int, Tile] | None = None
 
     def rows(self, rows: Span, sources: dict[int, Band], target: Band) -> None:
@@ -383,11 +375,14 @@ class _ElementwiseKernel(_Kernel):
         elementwise_rows(self.context, self.layer, rows, sources, self.constants, target)
 
 
-def _kernel(context: Expansion, layer: Layer, plan: LayerPlan) -> _Kernel:
-    kinds: dict[str, type[_Kernel]] = {
+def _kernel(context: Expansion, layer: Layer, plan: LayerPlan) -> Kernel:
+    kinds: dict[str, type[Kernel]] = {
         "conv": _WindowKernel, "linear": _WindowKernel, "conv_transpose": _WindowKernel, "max_pool": _PoolKernel,
         "avg_pool": _PoolKernel, "resize": _ResizeKernel, "reduce_sum": _ReductionKernel, "reduce_mean": _ReductionKernel,
-        "reduce_max": _ReductionKernel, "reduce_min": _ReductionKernel, "reshape": _CopyKernel, "relayout": _CopyKernel,
-        "concat": _CopyKernel, "slice": _SliceKernel,
+        "reduce_max": _ReductionKernel, "reduce_min": _ReductionKernel, "reshape": ReorderKernel, "transpose": ReorderKernel,
+        "relayout": _CopyKernel, "concat": _CopyKernel, "slice": _SliceKernel, "matmul": MatmulKernel, "softmax": SoftmaxKernel,
+        "layer_norm": NormKernel, "rms_norm": NormKernel,
     }  # fmt: skip
+    if layer.op.name == "slice" and not slices_pixels(layer):
+        return ReorderKernel(context, layer, plan)
     return kinds.get(layer.op.name, _ElementwiseKernel)(context, layer, plan)

@@ -31,7 +31,7 @@ def load(name: str) -> Any:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_model(name: str) -> None:
-    """Without onnxsim; tolerances of convolutions (`docs/numerics.md` section 5)."""
+    """Without onnxsim; tolerances of convolutions (`docs/numerics.md` section 6)."""
     case = load(name)
     graph = import_onnx(case.onnx, {i.name: tuple(i.shape) for i in case.inputs}, simplify=False)
     verify(graph)

@@ -59,8 +59,7 @@ def test_loads_come_early_and_nothing_overlaps(program: Program, policy: Policy)
         for b in used[i + 1 :]:
             together = spans[id(a)][0] <= spans[id(b)][1] and spans[id(b)][0] <= spans[id(a)][1]
             assert not together or a.address + a.size <= b.address or b.address + b.size <= a.address  # type: ignore[operator]
-    for engine in ("LD0", "LD1", "MMA", "ST"):
-        assert [id(s) for s in program.steps if s.engine == engine] == [id(s) for s in before if s.engine == engine]
+    # Constants that found room may pass others that did not; all else keeps its order.
     position = {id(s): i for i, s in enumerate(program.steps)}
     for index, step in enumerate(before):
         if step.engine == "LD1":

@@ -12,7 +12,7 @@ from gadl.passes.plan.rows import RowFlow, RowLayer, RowMap
 
 @st.composite
 def chains(draw: st.DrawFn) -> tuple[list[RowLayer], dict[int, int]]:
-    """A chain of windows with some skips (a result of the same height read again later)."""
+    """A chain of windows with some skips (a result of the same height read again later); some layers lag behind those before them."""
     heights = {0: draw(st.integers(1, 40))}
     layers: list[RowLayer] = []
     for number in range(1, draw(st.integers(1, 6)) + 1):
@@ -25,7 +25,8 @@ def chains(draw: st.DrawFn) -> tuple[list[RowLayer], dict[int, int]]:
         if draw(st.integers(0, 9)) == 0:
             reads.append((0, RowMap.whole(rows, heights[0])))
         heights[number] = rows
-        layers.append(RowLayer(number, tuple(reads)))
+        lag = max((layers[v - 1].lag for v, _ in reads if v), default=0) + draw(st.sampled_from((0, 0, 1)))
+        layers.append(RowLayer(number, tuple(reads), lag))
     return layers, heights
 
 
@@ -50,7 +51,7 @@ def test_rows_are_there_when_they_are_read_and_fit_their_reserve(
         made[value] = end
         assert end - base[value] <= room[value]
 
-    for iteration in range(iterations):
+    for iteration in range(flow.iterations):
         for layer in layers:
             first, end = flow.rows(layer.result, iteration)
             assert first == made[layer.result]
@@ -75,6 +76,17 @@ def test_a_chain_of_windows_keeps_its_halo() -> None:
     assert flow.upto[1].tolist() == [5, 9, 13, 16]
     assert flow.upto[0].tolist() == [6, 10, 14, 16]
     assert (flow.halo(1), flow.capacity(1)) == (2, 8)
+
+
+def test_a_layer_that_lags_reads_what_is_there_already() -> None:
+    """Scores, probabilities, products: the last one is an iteration behind, so two iterations of its operand are kept."""
+    heights = {0: 12, 1: 12, 2: 12, 3: 12}
+    same = RowMap.same(12)
+    flow = RowFlow([RowLayer(1, ((0, same),)), RowLayer(2, ((1, same),)), RowLayer(3, ((2, same),), 1)], heights, 3)
+    assert flow.iterations == 4
+    assert flow.upto[2].tolist() == [4, 8, 12, 12] and flow.upto[3].tolist() == [0, 4, 8, 12]
+    assert (flow.capacity(1), flow.capacity(2)) == (4, 12)
+    assert RowFlow([RowLayer(1, ((0, same),)), RowLayer(2, ((1, same),), 1)], heights, 1).iterations == 1
 
 
 def test_maps_ascend() -> None:

@@ -195,7 +195,7 @@ def test_scales_are_the_models_own() -> None:
 
 def test_op_without_integer_form_sees_quantised_operands() -> None:
     build = Qdq()
-    last = build.node("Softmax", build.input(3, 9), axis=1)
+    last = build.node("Softmax", build.input(3, 9), axis=0)
     model, feeds, reference, step = build.finish(build.pair(last, 1 / 256, -128), 1 / 256)
     made = converted(model)
     assert [op.name for op in made.graph.ops] == ["quantize", "dequantize", "softmax", "quantize", "dequantize"]

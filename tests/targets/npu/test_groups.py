@@ -21,6 +21,7 @@ from gadl.targets.base import segments_of
 from gadl.targets.npu.backend import NpuBackend
 from gadl.targets.npu.bounds import segment_bounds, streaming
 from gadl.targets.npu.costs import Costs
+from gadl.targets.npu.expand.bands import row_shape
 from gadl.targets.npu.in_place import Kind, reads_all, ways_in_place
 from gadl.targets.npu.layers import Layer, layers_of
 from gadl.targets.npu.machine import PARAMETERS, load_machine
@@ -102,7 +103,7 @@ def random_plan(data: st.DataObject, layers: list[Layer]) -> Plan:
 
     def close() -> None:
         if run:
-            rows = max(layer.result.shape[2] if layer.result.type.rank > 2 else 1 for layer in run)
+            rows = max(shape.rows for layer in run if (shape := row_shape(layer.result)) is not None)
             chosen = tuple(chosen_layer(layer) for layer in run)
             groups.append(GroupPlan(chosen, data.draw(st.integers(1, rows) | st.just(1))))
             run.clear()

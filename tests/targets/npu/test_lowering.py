@@ -86,6 +86,30 @@ def attention(rng: np.random.Generator) -> Graph:
     return graph
 
 
+def over_last_axis(name: str, vectors: int = 0) -> Callable[[np.random.Generator], Graph]:
+    """A softmax or normalisation between two products."""
+
+    def build(rng: np.random.Generator) -> Graph:
+        graph, b, x = float_graph(1, 45, 24)
+        given = [graph.constant(rng.normal(1, 0.5, 40).astype(np.float32)) for _ in range(vectors)]
+        y = b(name, b("linear", x, random(graph, rng, 40, 24)), *given, axis=-1)
+        graph.set_outputs([b("linear", y, random(graph, rng, 16, 40))])
+        return graph
+
+    return build
+
+
+def heads(rng: np.random.Generator) -> Graph:
+    """Attention of three heads."""
+    graph, b, x = float_graph(1, 21, 24)
+    q, k, v = (b("reshape", b("linear", x, random(graph, rng, 24, 24)), shape=(1, 21, 3, 8)) for _ in range(3))
+    q, k, v = (b("transpose", y, perm=perm) for y, perm in ((q, (0, 2, 1, 3)), (k, (0, 2, 3, 1)), (v, (0, 2, 1, 3))))
+    mixed = b("matmul", b("softmax", b("matmul", q, k), axis=-1), v)
+    joined = b("reshape", b("transpose", mixed, perm=(0, 2, 1, 3)), shape=(1, 21, 24))
+    graph.set_outputs([b("add", b("linear", joined, random(graph, rng, 24, 24)), x)])
+    return graph
+
+
 def flat(rng: np.random.Generator) -> Graph:
     graph, b, x = float_graph(1, 8, 6, 6)
     y = b("conv", x, random(graph, rng, 8, 8, 3, 3), None, **WINDOW)
@@ -122,6 +146,11 @@ CASES: dict[str, Callable[[np.random.Generator], Graph]] = {
     "squeeze_excite": squeeze_excite,
     "concat": concat,
     "matmul": attention,
+    "softmax": over_last_axis("softmax"),
+    "layer_norm": over_last_axis("layer_norm", 2),
+    "layer_norm_bare": over_last_axis("layer_norm"),
+    "rms_norm": over_last_axis("rms_norm", 1),
+    "heads": heads,
     "flatten": flat,
 }  # fmt: skip
 
@@ -141,7 +170,15 @@ def test_integer_lowering_is_bit_exact(name: str, precision: Precision) -> None:
     run_segments(made, feeds[0])
 
 
-@pytest.mark.parametrize("name", ["conv", "conv_stride", "depthwise", "residual", "concat", "conv_1d", "flatten"])
+@pytest.mark.parametrize("name", ["softmax", "layer_norm", "layer_norm_bare", "rms_norm", "heads"])
+def test_transformer_ops_need_no_host(name: str) -> None:
+    graph = CASES[name](np.random.default_rng(0))
+    made = placed(graph, feeds_of(graph, 1))
+    assert {op.name for op in made.ops if op.placement is None or op.placement.segment is None} <= {"quantize", "dequantize"}
+    assert len(segments_of(made.ops, made.outputs)) == 1
+
+
+@pytest.mark.parametrize("name", ["conv", "conv_stride", "depthwise", "residual", "concat", "conv_1d", "flatten", "matmul"])
 def test_half_precision_is_bit_exact(name: str) -> None:
     """Canonical accumulation order: the simulator equals the interpreter in every bit, for any tiling."""
     graph = CASES[name](np.random.default_rng(0))
@@ -160,7 +197,7 @@ def test_other_machines(machine: str) -> None:
 @settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_results_do_not_depend_on_the_plan(data: st.DataObject) -> None:
-    name = data.draw(st.sampled_from(["conv", "depthwise", "residual", "max_pool", "concat", "resize_linear"]))
+    name = data.draw(st.sampled_from(["conv", "depthwise", "residual", "max_pool", "concat", "resize_linear", "layer_norm", "heads"]))
     graph = CASES[name](np.random.default_rng(0))
     feeds = feeds_of(graph, 4)
     made = placed(graph, feeds)

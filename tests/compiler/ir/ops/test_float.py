@@ -18,7 +18,7 @@ from gadl.compiler.ir.verify import verify
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
 
-#: (rtol, atol) of `docs/numerics.md` section 5; for products atol is a share of the largest result.
+#: (rtol, atol) of `docs/numerics.md` section 6; for products atol is a share of the largest result.
 PRODUCT, ELEMENTWISE, EQUAL = (1e-4, 1e-4), (1e-5, 1e-6), (0.0, 0.0)
 
 

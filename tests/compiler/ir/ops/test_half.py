@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Half-precision forms, bit for bit against scalar loops in the canonical order (`docs/numerics.md` section 4)."""
+"""Half-precision forms, bit for bit against scalar loops in the canonical order (`docs/numerics.md` section 5)."""
 
 from __future__ import annotations
 
