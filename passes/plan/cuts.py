@@ -79,6 +79,7 @@ class Ways:
     engine, memory aside, `inside` the bytes of values that live within the group. `constants` lie on chip to the end where
     `resident`; elsewhere `piece` bytes of them at a time. `shared`: where all happens in one iteration, a kept result takes the
     place of an operand that it is as large as. `over`: the result goes over an operand, which nobody reads afterwards.
+    `seen`: another look at values in memory, which takes no time and no room.
     """
 
     first: int
@@ -93,6 +94,7 @@ class Ways:
     results: tuple[Crossing, ...] = ()
     shared: bool = False
     over: Over | None = None
+    seen: frozenset[int] = frozenset()
 
 
 def advance(
@@ -116,7 +118,7 @@ def advance(
     )
     ramp = memory.latency * ((loaded > 0) * 2.0 + (stored > 0)) + awaited / memory.rate
     moved = loaded + stored + rest * memory.packed
-    transfers = parts * (len(ways.reads) + (stored > 0)) + 2.0 * (ways.end - ways.first)
+    transfers = parts * (len(ways.reads) + (stored > 0)) + 2.0 * (ways.end - ways.first) * (not ways.seen)
     length = np.maximum(ways.work + late + ramp, moved / memory.rate + transfers * memory.latency / memory.channels)
     spare = (length * memory.rate - moved) / memory.packed
     left = np.minimum(there - mine + spare, room - np.where(ways.resident, ways.constants, 0))
@@ -212,6 +214,8 @@ class CutSearch:
                     loaded[row] += item.size
                     bands[row] += item.band
                     awaited[row] += item.first
+            if not ways.seen.isdisjoint(label.kept):
+                bands[row] = FAR
             if ways.over is not None:
                 there = self._there(ways.over.value, label)
                 bands[row] += self._place(ways.over, label) - there
@@ -266,7 +270,7 @@ class CutSearch:
             if stock[index] <= most.get(alive, -1.0):
                 continue
             most[alive] = float(stock[index])
-            cut = Cut(ways.first, ways.end, int(ways.parts[way]), kept, ways.over)
+            cut = Cut(ways.first, ways.end, 0 if ways.seen else int(ways.parts[way]), kept, ways.over)
             roomy = labels[row].roomy
             if ways.over is not None and kept:
                 roomy = ways.over.result, self._place(ways.over, labels[row])

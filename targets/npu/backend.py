@@ -41,10 +41,10 @@ from .profile import describe
 from .timeline import Timeline
 
 #: Parts of SRAM that plans are drafted with (what is left takes the gaps between buffers), and whether results may go over
-#: operands; the last where none of the others fits.
+#: operands; the last for small programs, or where none of the others fits.
 DRAFTS = ((0.9, False), (0.96, False), (0.9, True), (0.62, False))
-#: Longest program of which more than one draft is made.
-MOST_STEPS = 12_000
+#: Longest program of which more than one draft is made, and of which all are.
+MOST_STEPS, FEW_STEPS = 12_000, 3_000
 #: What remains of the budget when a layer by itself found no place, and how often planning is tried.
 TIGHTER, MOST_ATTEMPTS = 0.8, 12
 #: Several cores: bytes of weights that are loaded at a time; numbers of cores that own layers of few rows, and how many rows
@@ -160,7 +160,7 @@ class NpuBackend:
         """Plans for different budgets, each in one arrangement; those that fit."""
         found: dict[Plan, _Build] = {}
         for share, in_place in DRAFTS:
-            if found and (share, in_place) == DRAFTS[-1]:
+            if (share, in_place) == DRAFTS[-1] and any(len(build.program.steps) > FEW_STEPS for build in found.values()):
                 break
             try:
                 planner = Planner(costs, int(self.machine.sram_bytes * share), in_place)

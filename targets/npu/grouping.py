@@ -20,7 +20,7 @@ from .expand.bands import row_shape
 from .expand.group import may_keep
 from .expand.normalise import OVER_LAST_AXIS, most_iterations, vector_cycles, working_bytes
 from .in_place import InPlace, reads_all, ways_in_place
-from .layers import Layer
+from .layers import Layer, same_bytes
 from .rowwise import band_bytes, is_reduction, row_layers, row_reads, weight_bytes
 
 #: Numbers of iterations that are tried; the last ones for rows of scores, of which all heads together have many, and long ones.
@@ -93,7 +93,7 @@ class GroupCosts:
     """
 
     def __init__(self, costs: Costs, layers: list[Layer], returned: set[int], budget: int, in_place: bool) -> None:
-        self.costs, self.layers, self.budget, self.in_place = costs, layers, budget, in_place
+        self.costs, self.layers, self.returned, self.budget, self.in_place = costs, layers, returned, budget, in_place
         self.last_reader: dict[int, int] = {id(v): index for index, layer in enumerate(layers) for v in layer.op.inputs}
         self.last_reader |= dict.fromkeys(returned, len(layers))
         self.facts = [self._facts(index, layer) for index, layer in enumerate(layers)]
@@ -194,9 +194,17 @@ class GroupCosts:
         return self._found[first]
 
     def _alone(self, index: int) -> Ways:
-        """A layer from memory to memory."""
-        zero, none = np.zeros(1), np.zeros(1, bool)
-        return Ways(index, index + 1, zero, zero + ALONE_CYCLES, zero, weight_bytes(self.layers[index]), none, 0)
+        """A layer from memory to memory; another look at the same bytes takes no time."""
+        zero, none, layer = np.zeros(1), np.zeros(1, bool), self.layers[index]
+        if same_bytes(layer.op) and not self._copied(layer):
+            return Ways(index, index + 1, zero + 1, zero, zero, 0, none, 0, seen=frozenset({id(layer.op.inputs[0])}))
+        return Ways(index, index + 1, zero, zero + ALONE_CYCLES, zero, weight_bytes(layer), none, 0)
+
+    def _copied(self, layer: Layer) -> bool:
+        """True when the result and the operand both have places of their own that cannot be one."""
+        x = layer.op.inputs[0]
+        fixed = x.producer is None or len(x.users) > 1 or id(x) in self.returned
+        return id(layer.result) in self.returned and fixed
 
     def refuse(self, first: int, end: int, parts: int) -> None:
         """A group does not fit: neither do those that hold it, nor with fewer iterations (one is a matter of its own)."""
@@ -341,5 +349,5 @@ def chunk_channels(layer: Layer, unit: int, parts: int = 0) -> int:
         return 0
     if parts:
         part = -(-shape.channels // parts // unit) * unit
-        return part if layer.op.name == "linear" and part < shape.channels else 0
+        return part if layer.op.name == "linear" and shape.rows > 1 and part < shape.channels else 0
     return max(unit, shape.channels * CHUNK_BYTES // weights // unit * unit)
