@@ -46,5 +46,5 @@ def _mask(graph: Graph, build: Builder, op: Op, number: int) -> Value:
     pair = [np.zeros((), dtype), np.zeros((), dtype)]
     pair[number - 1] = np.full((), MASKED, dtype)
     if condition.data is not None:
-        return graph.constant(np.where(condition.data, *pair).astype(dtype), f"{op.result.name}.mask")
+        return graph.constant(np.where(condition.data, pair[0], pair[1]).astype(dtype), f"{op.result.name}.mask")
     return build("where", condition, *(graph.constant(v, "mask") for v in pair))

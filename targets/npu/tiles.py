@@ -80,7 +80,7 @@ class _Tiles:
         #: A tile is one piece of the accumulators, to which parts add up.
         self.single = (self.parts > 1) & (self.rows * window.ow * self.channels <= costs.half_cells(dtype))
         # Bytes of a tile, as memory moves them.
-        self.in_rows = np.minimum((self.rows - 1) * window.stride_h + (window.kh - 1) * window.dilation_h + 1, window.ih)
+        self.in_rows: Floats = np.asarray(np.minimum((self.rows - 1) * window.stride_h + (window.kh - 1) * window.dilation_h + 1, window.ih), np.float64)
         self.pixels = self.rows * window.ow
         starts = np.gcd((self.rows * window.stride_h).astype(np.int64), window.pad_top) * window.iw
         row = window.iw * self._pixel(self.channels if window.depthwise else self.depth, window.ic, traffic.x, starts)
@@ -101,7 +101,8 @@ class _Tiles:
         `starts`: pixels of which a multiple lies before any tile.
         """
         step = np.gcd(np.gcd(channels.astype(np.int64), starts * whole) * element, self.burst)
-        return np.where(channels >= whole, whole * element, channels * element + self.burst - step) * (element > 0)
+        pixel = np.where(channels >= whole, float(whole * element), channels * element + self.burst - step)
+        return np.asarray(pixel * float(element > 0), np.float64)
 
     def held(self) -> Floats:
         """Bytes on chip: what is replaced is there twice. Only parts are, where a tile is one piece and its operand is used once."""
