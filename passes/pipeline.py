@@ -32,6 +32,7 @@ FLOAT_PIPELINE: tuple[Pass, ...] = (
     named(recognize_norms),
     named(masks_as_sums),
     named(remove_row_reshapes),
+    Pass("combine_shape_ops_again", combine_shape_ops),
     named(merge_pads),
     Pass("fold_affine_again", fold_affine),
     named(fuse_activation),
