@@ -4,9 +4,8 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +18,6 @@ from gadl.compiler.diag import Diagnostic, GadlError, Severity, diagnostic
 from gadl.compiler.diag.files import write_atomically
 from gadl.compiler.ir.graph import Graph, Op, Stage
 from gadl.compiler.ir.interpret import check_feeds, interpret_values
-from gadl.compiler.ir.opdef import Trait, op_def
 from gadl.compiler.ir.parser import load_gir
 from gadl.compiler.ir.passes import Pass, PassManager
 from gadl.compiler.ir.types import Array
@@ -42,6 +40,7 @@ from gadl.targets.base import REPORTED, DeviceProgram, Machine, Segment, Target,
 
 from .assemble import Assembler, pack_golden, raw_outputs
 from .registry import target as find_target
+from .self_check import add_counters, exact_outputs, self_check
 from .tune.budget import Budget
 from .tune.search import Progress
 from .tune.session import TuneOptions, compile_tuned
@@ -177,8 +176,8 @@ def compile(  # noqa: A001  (the API's name)
         report["tune"] = tuned
     if chosen.self_check:
         with clock.stage("self_check"):
-            report["self_check"], counters = _self_check(data, golden, outputs, precision, _exact_outputs(graph))
-        _add_counters(report, counters, description)
+            report["self_check"], counters = self_check(data, golden, outputs, precision, exact_outputs(graph))
+        add_counters(report, counters, description)
     report["stages_s"] = clock.stages
     report["compile_s"] = round(sum(clock.stages.values()), 6)
     return Artifact(data, report, graph, float_graph)
@@ -349,63 +348,3 @@ def _report(
         "latency_us": None,
         "artifact": {"path": None, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()},
     }
-
-
-def _exact_outputs(graph: Graph) -> set[str]:
-    """Outputs that come from inputs by integer arithmetic, conversions and movement alone: every bit of them is defined."""
-    inexact: set[int] = set()
-    for op in graph.ops:
-        computes_floats = any(v.dtype.is_float for v in op.results) and not (
-            op.name == "dequantize" or Trait.MOVES_DATA in op_def(op.name).traits
-        )
-        if computes_floats or any(id(v) in inexact for v in op.inputs):
-            inexact.update(id(v) for v in op.results)
-    return {name for name, value in zip(graph.output_names, graph.outputs) if id(value) not in inexact}
-
-
-def _self_check(
-    data: bytes, feeds: Feeds, expected: Mapping[str, Array], precision: Precision, exact_outputs: Collection[str]
-) -> tuple[dict[str, Any], dict[str, float]]:
-    """Run the artefact once against the interpreter.
-
-    Raises `GADL-P003` when one bit of an exact output differs, or another output by more than floats may.
-    """
-    from gadl.runtime.session import Session
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "check.gadl"
-        path.write_bytes(data)
-        session = Session(path)
-        got = session.run(feeds)
-        counters = session.counters
-    exact = True
-    worst = 0.0
-    for name, want in expected.items():
-        have = got[name]
-        if not np.array_equal(have, want):
-            exact = False
-            scale = float(np.max(np.abs(want), initial=0.0)) or 1.0
-            worst = max(worst, float(np.max(np.abs(have.astype(np.float64) - want.astype(np.float64)), initial=0.0)) / scale)
-            if name in exact_outputs or worst > 1e-2 or not np.isfinite(worst):
-                raise GadlError.of("GADL-P003", tensor=name, count=int((have != want).sum()))
-    return {"equal": exact, "max_relative_difference": worst, "precision": precision.value}, counters
-
-
-def _add_counters(report: dict[str, Any], counters: Mapping[str, float], machine: Machine | None) -> None:
-    """Counted cycles and traffic, and what follows from them; a time below the bound is a bug."""
-    plan, cycles = report["plan"], counters["cycles"]
-    if not plan or machine is None or not cycles:
-        return
-    traffic = int(counters["dram_read_bytes"] + counters["dram_write_bytes"])
-    if cycles < plan["lb0_cycles"]:
-        raise GadlError.of("GADL-P004", cycles=round(cycles), bound=round(plan["lb0_cycles"]))
-    plan |= {
-        "cycles": round(cycles),
-        "lb0_cycles": round(plan["lb0_cycles"]),
-        "lbgeo_cycles": round(plan["lbgeo_cycles"]),
-        "cycles_over_lbgeo": round(cycles / plan["lbgeo_cycles"], 4) if plan["lbgeo_cycles"] else None,
-        "mac_utilisation": round(plan["macs"] / (cycles * machine.macs_per_cycle), 6),
-        "dram_bytes": traffic,
-    }
-    report["latency_us"] = round(cycles / machine.clock_mhz, 3)
-

@@ -16,7 +16,8 @@ from .opdef import REQUIRED, Attr, AttrKind, OpDef, Trait, all_ops
 #: The generated page.
 PATH = Path(__file__).resolve().parents[2] / "docs" / "ops.md"
 _CHAPTERS = {
-    "nn": "Convolutions, products, pooling",
+    "nn": "Convolutions and products",
+    "pooling": "Pooling",
     "elementwise": "Elementwise",
     "norm": "Normalisation",
     "reduce": "Reductions",

@@ -12,7 +12,7 @@ import numpy as np
 from gadl.compiler.diag import Diagnostic, GadlError, diagnostic
 from gadl.compiler.ir.graph import Graph, Op, Stage, Value
 from gadl.compiler.ir.opdef import Builder
-from gadl.compiler.ir.ops.nn import AvgPool
+from gadl.compiler.ir.ops.pooling import AvgPool
 from gadl.compiler.ir.ops.quant import dequantize_array, quantize_array
 from gadl.compiler.ir.ops.shape import RESIZE_BITS
 from gadl.compiler.ir.requant import make_requant

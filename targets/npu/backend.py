@@ -46,9 +46,8 @@ DRAFTS = ((0.9, False), (0.96, False), (0.9, True), (0.62, False))
 MOST_STEPS, FEW_STEPS = 12_000, 3_000
 #: What remains of the budget when a layer by itself found no place, and how often planning is tried.
 TIGHTER, MOST_ATTEMPTS = 0.8, 12
-#: Several cores: bytes of weights that are loaded at a time; numbers of cores that own layers of few rows, and how many rows
-#: for each core those have at most.
-CHUNKS_BYTES, FEWER, MOST_ROWS = (192 << 10, 320 << 10), (1, 2), 4
+#: Several cores: bytes of weights that are loaded at a time, and how many rows for each core layers have that fewer may own.
+CHUNKS_BYTES, MOST_ROWS = (192 << 10, 320 << 10), 4
 #: How often the layers of several cores are cut.
 MOST_CUTS = 16
 #: Cycles over LBgeo from which a program of several cores is compared with one for one core.
@@ -104,10 +103,11 @@ class NpuBackend:
 
         improves(manner)
         # Layers of few rows may want fewer cores: rows are passed less often.
-        heights = sorted({tallest(layer) for layer in layers if divisible(layer)})
-        for rows in (h for h in heights if 1 < h <= MOST_ROWS * self.machine["machine.cores"]):
+        cores, heights = self.machine.integer("machine.cores"), sorted({tallest(layer) for layer in layers if divisible(layer)})
+        fewer = [1 << n for n in range(cores.bit_length()) if 1 << n < cores]
+        for rows in (h for h in heights if 1 < h <= MOST_ROWS * cores):
             owners = manner.owners
-            if not small or not any([improves(replace(manner, owners=(*owners, (rows, count)))) for count in FEWER]):
+            if not small or not any([improves(replace(manner, owners=(*owners, (rows, count)))) for count in fewer]):
                 break
         for size in CHUNKS_BYTES[1:] if small else ():
             improves(replace(manner, chunk_bytes=size))

@@ -38,6 +38,12 @@ def windows_of(layer: Layer) -> list[tuple[Window, int]]:
             return []
 
 
+def channels_of(layer: Layer) -> int:
+    """Output channels that chunks divide; 0 where there are none."""
+    windows = windows_of(layer)
+    return windows[0][0].oc if windows else 0
+
+
 def vector_operations(layer: Layer) -> int:
     """Byte operations of the vector unit that the layer cannot avoid."""
     op, y = layer.op, layer.result

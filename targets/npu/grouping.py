@@ -20,7 +20,7 @@ from .expand.bands import row_shape
 from .expand.group import may_keep
 from .expand.normalise import OVER_LAST_AXIS, most_iterations, vector_cycles, working_bytes
 from .in_place import InPlace, reads_all, ways_in_place
-from .layers import Layer, same_bytes
+from .layers import Layer, read_once, same_bytes
 from .rowwise import band_bytes, is_reduction, row_layers, row_reads, weight_bytes
 
 #: Numbers of iterations that are tried; the last ones for rows of scores, of which all heads together have many, and long ones.
@@ -196,15 +196,9 @@ class GroupCosts:
     def _alone(self, index: int) -> Ways:
         """A layer from memory to memory; another look at the same bytes takes no time."""
         zero, none, layer = np.zeros(1), np.zeros(1, bool), self.layers[index]
-        if same_bytes(layer.op) and not self._copied(layer):
+        if same_bytes(layer.op) and (id(layer.result) not in self.returned or read_once(layer.op.inputs[0], self.returned)):
             return Ways(index, index + 1, zero + 1, zero, zero, 0, none, 0, seen=frozenset({id(layer.op.inputs[0])}))
         return Ways(index, index + 1, zero, zero + ALONE_CYCLES, zero, weight_bytes(layer), none, 0)
-
-    def _copied(self, layer: Layer) -> bool:
-        """True when the result and the operand both have places of their own that cannot be one."""
-        x = layer.op.inputs[0]
-        fixed = x.producer is None or len(x.users) > 1 or id(x) in self.returned
-        return id(layer.result) in self.returned and fixed
 
     def refuse(self, first: int, end: int, parts: int) -> None:
         """A group does not fit: neither do those that hold it, nor with fewer iterations (one is a matter of its own)."""

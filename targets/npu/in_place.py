@@ -14,7 +14,7 @@ from .bounds import windows_of
 from .costs import Costs
 from .expand.bands import RowShape, row_shape
 from .layers import Layer
-from .rowwise import row_reads
+from .rowwise import ELEMENTWISE, row_reads
 
 #: Rows of a block that are tried, and how much slower than in one block the layer may be.
 BLOCKS, SLOWER = (1, 2, 3, 4, 5, 6, 7, 8), 1.1
@@ -24,8 +24,6 @@ PASSES = (2, 3, 4, 6)
 SAVES, ALIKE = 0.85, 1.6
 #: Parts of the channels that a depthwise layer makes beside its operand before they are copied over it.
 SLICES = 8
-#: Kinds whose elements depend on the same element of their operand only.
-_ELEMENTWISE = frozenset({"lut", "add", "sub", "mul", "requantize", "clip", "relu"})
 
 
 class Kind(enum.Enum):
@@ -77,7 +75,7 @@ def ways_in_place(costs: Costs, layer: Layer) -> list[InPlace]:
         return []
     sizes = x.rows * x.row_bytes, y.rows * y.row_bytes
     windows = windows_of(layer)
-    if layer.op.name in _ELEMENTWISE:
+    if layer.op.name in ELEMENTWISE:
         vector = costs.vector(y.rows * y.width * y.channels, y.element)
         found = [InPlace(Kind.ELEMENTS, 0, False, Distances(0, 0), sizes[1], 0, 0.0, vector)] if x == y else []
     elif layer.op.name not in ("conv", "linear") or len(reads) != 1 or not windows:

@@ -8,7 +8,7 @@ pooling share; `Flat` that of elementwise ops; `Copy` that of data movement.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 from gadl.compiler.ir.graph import Op, Value
@@ -203,3 +203,8 @@ def same_bytes(op: Op) -> bool:
     perm = op.attrs["perm"] if op.name == "transpose" else range(y.type.rank)
     theirs, ours = memory_strides(x), memory_strides(y)
     return all(theirs[axis] == ours[number] for number, axis in enumerate(perm) if y.shape[number] > 1)
+
+
+def read_once(value: Value, returned: Set[int]) -> bool:
+    """True for a value that the segment makes and that one op reads: it may lie where that op wants it."""
+    return len(value.users) == 1 and value.producer is not None and id(value) not in returned

@@ -9,7 +9,7 @@ from gadl.passes.plan.program import Program
 from .container import Binding
 from .expand.bands import even_rows
 from .expand.context import SCRATCH, Expansion, Place
-from .layers import Layer, memory_strides, same_bytes
+from .layers import Layer, memory_strides, read_once, same_bytes
 
 #: Alignment of tensors in DRAM.
 DRAM_ALIGNMENT = 64
@@ -57,8 +57,7 @@ def place_values(context: Expansion, layers: list[Layer], returned: set[int]) ->
             _place_inside(context, layer, returned)
         elif same_bytes(layer.op):
             operand, place = layer.op.inputs[0], context.places[id(value)]
-            alone = len(operand.users) == 1 and operand.producer is not None and id(operand) not in returned
-            if alone and id(operand) not in context.places and place.strides == memory_strides(value):
+            if read_once(operand, returned) and id(operand) not in context.places and place.strides == memory_strides(value):
                 context.places[id(operand)] = Place(place.buffer, place.offset, memory_strides(operand))
     for layer in layers:
         if (layer.op.name == "slice" or same_bytes(layer.op)) and id(layer.result) not in returned:
@@ -70,7 +69,7 @@ def _place_inside(context: Expansion, layer: Layer, returned: set[int]) -> None:
     target, axis = context.places[id(layer.result)], layer.op.attrs["axis"] % layer.result.type.rank
     offset = target.offset
     for value in layer.op.inputs:
-        alone = len(value.users) == 1 and value.producer is not None and id(value) not in returned
+        alone = read_once(value, returned)
         placed = id(value) in context.places
         even = even_rows(value, target.strides)
         if alone and even and not placed and value.layout is layer.result.layout and _writes_strided(value):

@@ -12,6 +12,7 @@ from gadl.passes.plan.plan import GroupPlan, LayerPlan, Plan
 from gadl.passes.plan.rows import RowFlow
 from gadl.passes.plan.tiling import Tile, depths, enumerate_tiles, even_splits, search
 
+from .bounds import channels_of
 from .compression import packed_part
 from .costs import Costs
 from .expand.bands import row_shape
@@ -83,7 +84,7 @@ class Planner:
             channels, rows = chunk_channels(member, unit, parts), 0
             if cut.over is not None:
                 rows = cut.over.block
-                channels = (channels or member.result.shape[1]) if cut.over.streamed else 0 if reads_all(member) else channels
+                channels = (channels or channels_of(member)) if cut.over.streamed else 0 if reads_all(member) else channels
             plans.append(LayerPlan(member.ops, rows, channels, kept=id(member.result) in cut.kept, in_place=cut.over is not None))
         return GroupPlan(tuple(plans), cut.parts)
 

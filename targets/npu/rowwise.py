@@ -19,7 +19,8 @@ from .expand.resize import taps_of
 from .expand.transposed import transposed_rows
 from .layers import Layer, in_logical_order, window_of
 
-_ELEMENTWISE = frozenset({"add", "sub", "mul", "min", "max", "lut", "requantize"})
+#: Ops whose elements depend on the same element of their operands only.
+ELEMENTWISE = frozenset({"add", "sub", "mul", "min", "max", "lut", "requantize"})
 ON_ARRAY = frozenset({"conv", "linear", "conv_transpose", "matmul"})
 _REDUCTIONS = frozenset({"reduce_sum", "reduce_mean", "reduce_max", "reduce_min"})
 
@@ -29,7 +30,7 @@ def row_reads(layer: Layer) -> list[tuple[Value, RowMap]] | None:
     op, y = layer.op, row_shape(layer.result)
     if y is None:
         return None
-    if op.name in _ELEMENTWISE:
+    if op.name in ELEMENTWISE:
         return _elementwise(layer, y)
     if op.name in _REDUCTIONS:
         return _reduction(layer, y)

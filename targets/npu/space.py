@@ -15,7 +15,7 @@ from gadl.passes.plan.tiling import depths, even_splits
 from gadl.targets.base import DeviceProgram, Segment
 
 from .backend import DRAFTS, NpuBackend
-from .bounds import segment_bounds
+from .bounds import channels_of, segment_bounds
 from .compression import compressed_sizes
 from .cores import can_divide
 from .costs import Costs
@@ -28,7 +28,7 @@ from .machine import Machine
 from .planner import Planner
 from .rowwise import row_reads, weight_bytes
 from .tiles import splits_depth, tile_orders
-from .timeline import Timeline, channels_of, tallest, tile_rows
+from .timeline import Timeline, tallest, tile_rows
 
 #: Parts of SRAM that starting points are planned with.
 _BUDGETS = (0.95, 0.85, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
@@ -234,8 +234,7 @@ class NpuSpace:
             return None
         at = rng.choice((len(group.layers) - 1, rng.randrange(len(group.layers))))
         changed = replace(group.layers[at], kept=not group.layers[at].kept)
-        groups[index] = replace(group, layers=(*group.layers[:at], changed, *group.layers[at + 1 :]))
-        return groups
+        return _changed(groups, index, at, changed)
 
     def _put_over(self, groups: list[GroupPlan], rng: random.Random) -> list[GroupPlan] | None:
         """A result goes over its operand in another way, or no longer does."""
@@ -253,16 +252,14 @@ class NpuSpace:
         if reads_all(layer):
             each = plan.channels or chunk_channels(layer, self.unit) or channels_of(layer)
             changed = replace(changed, channels=0 if way is not None and not way.streamed else each)
-        groups[index] = replace(group, layers=(*group.layers[:at], changed, *group.layers[at + 1 :]))
-        return groups
+        return _changed(groups, index, at, changed)
 
     def _own(self, groups: list[GroupPlan], rng: random.Random) -> list[GroupPlan] | None:
         """Another number of cores divides the rows of some layers."""
-        several = [i for i, g in enumerate(groups) if g.cores > 1]
-        if not several:
-            return None
-        index = rng.choice(several)
+        index = rng.randrange(len(groups))
         group = groups[index]
+        if group.cores == 1:
+            return None
         first = rng.randrange(len(group.layers))
         end = rng.choice((first + 1, first + 3, len(group.layers), rng.randint(first + 1, len(group.layers))))
         count = rng.randint(0, group.cores - 1)
@@ -272,15 +269,13 @@ class NpuSpace:
 
     def _pass_rows(self, groups: list[GroupPlan], rng: random.Random) -> list[GroupPlan] | None:
         """Cores pass the rows of a result to each other, or no longer do."""
-        several = [i for i, g in enumerate(groups) if g.cores > 1]
-        if not several:
-            return None
-        index = rng.choice(several)
+        index = rng.randrange(len(groups))
         group = groups[index]
+        if group.cores == 1:
+            return None
         at = rng.randrange(len(group.layers))
         changed = replace(group.layers[at], exchanged=not group.layers[at].exchanged)
-        groups[index] = replace(group, layers=(*group.layers[:at], changed, *group.layers[at + 1 :]))
-        return groups
+        return _changed(groups, index, at, changed)
 
     def _isolate(self, groups: list[GroupPlan], rng: random.Random) -> list[GroupPlan] | None:
         """A layer leaves its group and runs from memory to memory."""
@@ -331,8 +326,7 @@ class NpuSpace:
         wanted = rng.choice([0, now + unit, now - unit, now // 2, now * 2, rng.choice(even_splits(channels, unit))])
         wanted = 0 if wanted >= channels or wanted <= 0 else -(-wanted // unit) * unit
         changed = replace(plan, channels=0 if wanted >= channels else wanted)
-        groups[index] = replace(group, layers=(*group.layers[:at], changed, *group.layers[at + 1 :]))
-        return groups
+        return _changed(groups, index, at, changed)
 
     def _chunk_all(self, groups: list[GroupPlan], rng: random.Random) -> list[GroupPlan] | None:
         """All chunks of a group larger or smaller."""
@@ -379,6 +373,13 @@ class NpuSpace:
 
     def _members(self, group: GroupPlan) -> list[Layer]:
         return [self.by_op[p.ops[0]] for p in group.layers]
+
+
+def _changed(groups: list[GroupPlan], index: int, at: int, layer: LayerPlan) -> list[GroupPlan]:
+    """The groups with another plan for one layer."""
+    layers = groups[index].layers
+    groups[index] = replace(groups[index], layers=(*layers[:at], layer, *layers[at + 1 :]))
+    return groups
 
 
 def _keeping(group: GroupPlan, kept: bool) -> GroupPlan:

@@ -22,7 +22,7 @@ from gadl.passes.plan.tiling import Candidates, Floats
 from gadl.targets.base import Estimate
 
 from .arrange import FULL
-from .bounds import vector_operations, windows_of
+from .bounds import channels_of, vector_operations, windows_of
 from .compression import packed_part
 from .costs import Costs
 from .expand.bands import row_shape
@@ -80,12 +80,6 @@ def _way(first: int, end: int, parts: int, work: float, constants: int, unit: fl
 def tallest(members: Sequence[Layer]) -> int:
     """The rows of the tallest result: most iterations of a group."""
     return max(shape.rows if (shape := row_shape(m.result)) is not None else 1 for m in members)
-
-
-def channels_of(layer: Layer) -> int:
-    """Output channels that chunks divide; 0 where there are none."""
-    windows = windows_of(layer)
-    return windows[0][0].oc if windows else 0
 
 
 def tile_rows(layer: Layer) -> int:

@@ -6,6 +6,7 @@ Statistics of all rows lie side by side, so that what is done once per row is do
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -78,9 +79,9 @@ class _RowKernel(Kernel):
             at = [Ref(r.buffer, r.start) for r in region]
             self.part(Data(at[0], region[0], x.dtype, 1, self.size), Data(at[1], region[1], y.dtype, 1, self.size))
 
+    @abstractmethod
     def part(self, x: Data, y: Data) -> None:
         """Some rows."""
-        raise NotImplementedError
 
     def of_elements(self, name: str, type: DType) -> Data:
         """Working memory of one number per element."""
