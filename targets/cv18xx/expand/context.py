@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every expansion shares: the program under construction, where values lie in DDR, constants, transfers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gadl.compiler.ir.graph import Value
+from gadl.passes.plan.program import Buffer, Program, Ref, Region, Step
+
+from ..chip import Chip
+from ..cost import tdma_bytes, tiu_cycles
+from ..emit import complete, tdma_fields, tiu_fields
+from ..isa import Engine
+from ..local import Span, Tile, View, align
+
+#: Memories: lanes, and the regions of a `.cvimodel` (weights, private scratch; inputs and outputs have regions 3 to 7).
+LOCAL, WEIGHTS, SCRATCH = "local", "ddr1", "ddr2"
+TIU, TDMA = "TIU", "TDMA"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a value lies in DDR: buffer, byte offset, and byte strides of images, channels and rows."""
+
+    buffer: Buffer
+    offset: int
+    n_str: int
+    c_str: int
+    h_str: int
+
+
+@dataclass(frozen=True)
+class Block:
+    """Bytes that all lanes hold: the constants of some channels."""
+
+    buffer: Buffer
+
+    def at(self, offset: int = 0) -> Ref:
+        """The address of a byte."""
+        return Ref(self.buffer, offset)
+
+    @property
+    def region(self) -> Region:
+        """All of it."""
+        return Region(self.buffer, 0, self.buffer.size)
+
+
+def ddr_span(n: int, c: int, h: int, w: int, n_str: int, c_str: int, h_str: int) -> int:
+    """Bytes from the first to the last element."""
+    return (n - 1) * n_str + (c - 1) * c_str + (h - 1) * h_str + w
+
+
+def compute_cycles(fields: dict[str, Any], chip: Chip) -> int:
+    """Cycles of a TIU instruction before its operands have addresses."""
+    return tiu_cycles(complete(Engine.TIU, tiu_fields(fields, 0)), chip)
+
+
+def transfer_cycles(fields: dict[str, Any], chip: Chip, mb_per_s: float) -> int:
+    """Cycles of a TDMA instruction before its ends have addresses, at a rate of DDR."""
+    cost = tdma_bytes(complete(Engine.TDMA, tdma_fields(fields, 0)))
+    return int(max(cost.ddr * chip.mhz / mb_per_s, cost.beats))
+
+
+class Expansion:
+    """Collects the steps of one segment. `op` is the layer being expanded; every step is filed under it."""
+
+    def __init__(self, chip: Chip, mb_per_s: float) -> None:
+        self.chip, self.mb_per_s = chip, mb_per_s
+        self.program = Program()
+        self.places: dict[int, Place] = {}
+        self.blob = bytearray()
+        self.constants = self.program.buffer(WEIGHTS, 0, "constants", address=0)
+        self.op = 0
+        #: Values that stay in local memory between groups, by `id`.
+        self.kept: dict[int, Tile] = {}
+
+    # -- data ------------------------------------------------------------------
+
+    def tile(self, value: Value, n: int, c: int, rows: Span, w: int) -> Tile:
+        """A new tile for rows of a value."""
+        buffer = self.program.buffer(LOCAL, Tile.size(self.chip.lanes, n, c, rows.count, w), value.name)
+        return Tile(buffer, self.chip.lanes, n, c, rows.count, w, rows.first)
+
+    def scratch(self, size: int, name: str) -> Block:
+        """Bytes of every lane."""
+        return Block(self.program.buffer(LOCAL, align(size), name))
+
+    def constant(self, per_lane: np.ndarray[Any, np.dtype[np.uint8]], name: str) -> Block:
+        """`per_lane`: u8[lanes, bytes]. Put it into the constants, and load it with one transfer; equal lanes are kept once."""
+        lanes, size = per_lane.shape
+        block = self.scratch(size, name)
+        same = bool((per_lane == per_lane[:1]).all())
+        self.blob.extend(b"\0" * (-len(self.blob) % 16))
+        offset = len(self.blob)
+        self.blob.extend(per_lane[:1].tobytes() if same else per_lane.tobytes())
+        self.constants.size = len(self.blob)
+        pitch = 0 if same else size
+        # One row of bytes for each lane; rows have at most 65535 of them.
+        fields = {
+            "src_n": 1, "src_c": lanes, "src_h": 1, "src_w": size, "src_c_stride": pitch, "src_h_stride": 0 if same else size,
+            "src_n_stride": pitch * lanes, "dst_c": lanes, "dst_h": 1, "dst_w": size, "dst_c_stride": align(size),
+            "dst_h_stride": size, "dst_n_stride": align(size), "src_fmt": 1, "dst_fmt": 1, "trans_dir": 0,
+        }  # fmt: skip
+        read = Region(self.constants, offset, size if same else size * lanes)
+        self.transfer(fields, Ref(self.constants, offset), block.at(), [read], [block.region])
+        return block
+
+    # -- steps -----------------------------------------------------------------
+
+    def compute(self, fields: dict[str, Any], reads: Sequence[Region], writes: Sequence[Region]) -> None:
+        """A TIU instruction."""
+        self.program.steps.append(Step(TIU, "TIU", fields, tuple(reads), tuple(writes), self.op, compute_cycles(fields, self.chip)))
+
+    def transfer(
+        self, fields: dict[str, Any], source: Ref, target: Ref, reads: Sequence[Region], writes: Sequence[Region], early: bool = False
+    ) -> None:
+        """A TDMA instruction between two places."""
+        fields = {**fields, "src": source, "dst": target}
+        cycles = transfer_cycles(fields, self.chip, self.mb_per_s)
+        self.program.steps.append(Step(TDMA, "TDMA", fields, tuple(reads), tuple(writes), self.op, cycles, early))
+
+    def load(self, value: Value, target: View, rows: Span, channels: Span | None = None, early: bool = True) -> None:
+        """Rows of a value from DDR."""
+        self._copy(value, target, rows, channels, store=False, early=early)
+
+    def store(self, source: View, value: Value, rows: Span, channels: Span | None = None) -> None:
+        """Rows of a value to DDR."""
+        self._copy(value, source, rows, channels, store=True, early=False)
+
+    def _copy(self, value: Value, local: View, rows: Span, channels: Span | None, store: bool, early: bool) -> None:
+        place = self.places[id(value)]
+        offset = place.offset + rows.first * place.h_str + (channels.first * place.c_str if channels else 0)
+        memory = {"n_stride": place.n_str, "c_stride": place.c_str, "h_stride": place.h_str}
+        lane = {"n_stride": local.n_str, "c_stride": local.c_str, "h_stride": local.h_str}
+        source, target = (lane, memory) if store else (memory, lane)
+        fields: dict[str, Any] = {"trans_dir": int(store), "src_fmt": 1, "dst_fmt": 1, "src_n": local.n}
+        for side, strides in (("src", source), ("dst", target)):
+            fields |= {f"{side}_c": local.c, f"{side}_h": local.h, f"{side}_w": local.w}
+            fields |= {f"{side}_{name}": stride for name, stride in strides.items()}
+        span = ddr_span(local.n, local.c, local.h, local.w, place.n_str, place.c_str, place.h_str)
+        there, here = Ref(place.buffer, offset), local.address
+        region = Region(place.buffer, offset, span)
+        if store:
+            self.transfer(fields, here, there, [local.region], [region])
+        else:
+            self.transfer(fields, there, here, [region], [local.region], early)

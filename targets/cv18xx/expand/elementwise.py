@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Elementwise functions of one or two tensors, tables among them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from gadl.compiler.ir.graph import Value
+from gadl.passes.plan.plan import LayerPlan
+from gadl.passes.plan.program import Region
+
+from ..layers import Layer
+from ..local import Span, Tile, View, spans
+from .context import Block, Expansion
+from .instructions import Function, elementwise, look_up
+from .kernel import Kernel, integers, sum_channels, sum_numbers, two_step
+
+
+class Elementwise(Kernel):
+    """add, sub, mul, min, max, requantize."""
+
+    def rows(self, rows: Span, sources: Mapping[int, Tile], target: Tile) -> None:
+        match self.op.name:
+            case "add" | "sub":
+                self._sum(rows, sources, target)
+            case "mul":
+                multiplier, shift = two_step(self.op.attrs["requant"], 1)
+                self._two(Function.MUL, rows, sources, target, int(multiplier[0]), int(shift[0]))
+            case "requantize":
+                multiplier, shift = two_step(self.op.attrs["requant"], 1)
+                x, y = self._view(self.op.inputs[0], sources, rows), target.view(rows)
+                self.emit(elementwise(Function.MUL, y, x, 1, int(shift[0]), int(multiplier[0])), [x], y)
+            case "min" | "max":
+                self._two(Function[self.op.name.upper()], rows, sources, target)
+            case name:
+                raise ValueError(f"'{name}' is not an elementwise layer")
+
+    def _view(self, value: Value, sources: Mapping[int, Tile], rows: Span, channels: Span | None = None) -> View:
+        """Rows of an operand; one pixel for each channel is seen everywhere."""
+        tile = sources[id(value)]
+        if (tile.h, tile.w) != (1, 1) or (self.shape.h, self.shape.w) == (1, 1):
+            return tile.view(rows, channels)
+        one = tile.view(None, channels)
+        return View(one.address, one.n, one.c, rows.count, self.shape.w, one.n_str, one.c_str, 0, 0, False, one.region)
+
+    def _two(self, function: Function, rows: Span, sources: Mapping[int, Tile], target: Tile, multiplier: int = 0, shift: int = 0) -> None:
+        """A function of two tensors, or of one and a number."""
+        y = target.view(rows)
+        a, b = self.op.inputs
+        if a.is_constant:
+            a, b = b, a
+        constant = integers(b)
+        x = self._view(a, sources, rows)
+        other = self._view(b, sources, rows) if constant is None else int(constant.reshape(-1)[0])
+        self.emit(elementwise(function, y, x, other, shift, multiplier), [x, *([other] if isinstance(other, View) else [])], y)
+
+    def _sum(self, rows: Span, sources: Mapping[int, Tile], target: Tile) -> None:
+        """`(a*ca + b*cb)` shifted: a product of 16 bits, to which the other one is added and which is cut to 8 bits in place.
+
+        Its upper byte plane lies behind the result (`result_bytes`), some channels at a time.
+        """
+        first, second, shift = sum_numbers(self.op.attrs["requant"])
+        second = -second if self.op.name == "sub" else second
+        part = sum_channels(self.shape, self.lanes)
+        for channels in spans(self.shape.c, part):
+            y = target.view(rows, channels)
+            offset = Tile.size(self.lanes, target.n, target.c, target.h, target.w)
+            plane = offset - channels.first // self.lanes * target.c_str
+            upper = Region(target.buffer, offset, target.buffer.size - offset)
+            a, b = (self._view(v, sources, rows, channels) for v in self.op.inputs)
+            for source, factor, added in ((a, first, False), (b, second, True)):
+                fields = elementwise(
+                    Function.MAC if added else Function.MUL, y, source, factor, shift if added else 0, 0, (plane, 0, 0), added, factor > 127
+                )
+                reads = [source.region, *([y.region, upper] if added else [])]
+                self.context.compute(fields, reads, [y.region, upper])
+
+
+class LookUp(Kernel):
+    """A table of 256 entries."""
+
+    def __init__(self, context: Expansion, layer: Layer, plan: LayerPlan) -> None:
+        super().__init__(context, layer, plan)
+        self._table: Block | None = None
+
+    def rows(self, rows: Span, sources: Mapping[int, Tile], target: Tile) -> None:
+        if self._table is None:
+            self._table = self.context.constant(np.tile(table_of(self.layer)[None], (self.lanes, 1)), f"{self.layer.name}.table")
+        x, y = self.exact(self.source(sources), rows).view(rows), target.view(rows)
+        made = y if y.aligned else self.apart(rows).view()
+        self.emit(look_up(x, made, self._table.at(), self.lanes), [x, self._table], made)
+        if made is not y:
+            self.emit_copy(made, y)
+
+
+def table_of(layer: Layer) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """u8[256] by the operand's byte: 0 to 127, then -128 to -1."""
+    table = np.asarray(layer.op.attrs["table"], np.int8).reshape(-1)
+    return np.concatenate([table[128:], table[:128]]).view(np.uint8)
+
+

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A group of layers in iterations: every layer advances by some rows, intermediates stay in local memory.
+
+A convolution sees its operand only in the aligned form, whose channel stride follows from the number of rows. So each iteration
+has a tile of its own for every value, of just the rows that are still read; rows of the iteration before are copied into it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gadl.compiler.ir.graph import Value
+from gadl.passes.plan.plan import GroupPlan, LayerPlan
+from gadl.passes.plan.rows import RowFlow, RowLayer
+
+from ..layers import Layer, row_reads
+from ..local import Span, Tile
+from .context import LOCAL, Expansion
+from .convolution import Sum, convolution_kernel
+from .elementwise import Elementwise, LookUp
+from .kernel import Kernel, shape_or_raise, sum_channels
+from .movement import Concat
+from .pooling import MaxPool
+from .resize import Bilinear, Nearest
+
+
+def kernel_of(context: Expansion, layer: Layer, plan: LayerPlan) -> Kernel:
+    """The kernel of a layer that runs by rows."""
+    op = layer.op
+    match op.name:
+        case "conv" | "conv_transpose":
+            return convolution_kernel(context, layer, plan)
+        case "avg_pool" | "reduce_mean" | "reduce_sum":
+            return Sum(context, layer, plan)
+        case "max_pool" | "reduce_max":
+            return MaxPool(context, layer, plan)
+        case "lut":
+            return LookUp(context, layer, plan)
+        case "resize":
+            return (Nearest if op.attrs["mode"] == "nearest" else Bilinear)(context, layer, plan)
+        case "concat":
+            return Concat(context, layer, plan)
+        case _:
+            return Elementwise(context, layer, plan)
+
+
+def row_layers(layers: Sequence[Layer]) -> tuple[list[RowLayer], dict[int, int]] | None:
+    """The flow's view of a group, and the rows of every value (by `id`); None when a layer does not run by rows."""
+    found: list[RowLayer] = []
+    heights: dict[int, int] = {}
+    for layer in layers:
+        reads = row_reads(layer)
+        if reads is None:
+            return None
+        for value in (layer.result, *(v for v, _ in reads)):
+            heights[id(value)] = shape_or_raise(value).h
+        found.append(RowLayer(id(layer.result), tuple((id(v), rows) for v, rows in reads)))
+    return found, heights
+
+
+def tile_bytes(layer: Layer, lanes: int, rows: int) -> int:
+    """Bytes per lane of a result's tile; sums have room for a second byte plane behind it."""
+    shape = shape_or_raise(layer.result)
+    size = Tile.size(lanes, shape.n, shape.c, rows, shape.w)
+    if layer.op.name in ("add", "sub"):
+        size += Tile.size(lanes, shape.n, min(shape.c, sum_channels(shape, lanes)), rows, shape.w)
+    return size
+
+
+class GroupExpansion:
+    """Expands one group.
+
+    `stored` are the results that must reach memory, `kept` those that stay in local memory for later groups (both by `id`).
+    """
+
+    def __init__(self, context: Expansion, layers: Sequence[Layer], plan: GroupPlan, stored: set[int], kept: set[int]) -> None:
+        self.context, self.layers, self.stored, self.kept = context, layers, stored, kept
+        found = row_layers(layers)
+        if found is None:
+            raise ValueError("a layer of the group does not run by rows")
+        self.flow = RowFlow(*found, plan.iterations)
+        self.made_here = {id(layer.result): layer for layer in layers}
+        self.tiles: dict[int, Tile] = {}
+        self.kernels = [kernel_of(context, layer, chosen) for layer, chosen in zip(layers, plan.layers, strict=True)]
+
+    def run(self) -> None:
+        """Emit all steps."""
+        self.tiles = dict(self.context.kept)
+        for iteration in range(self.flow.iterations):
+            for layer, kernel in zip(self.layers, self.kernels):
+                self._advance(layer, kernel, iteration)
+            for kernel in self.kernels:
+                kernel.end_iteration()
+        self.context.kept |= {value: self.tiles[value] for value in self.kept}
+
+    def _advance(self, layer: Layer, kernel: Kernel, iteration: int) -> None:
+        """The rows that one layer adds in one iteration."""
+        self.context.op = layer.index
+        first, end = self.flow.rows(id(layer.result), iteration)
+        if end == first:
+            return
+        rows = Span(first, end - first)
+        sources: dict[int, Tile] = {}
+        for value, _ in row_reads(layer) or ():
+            if id(value) not in self.made_here:
+                self._fetch(value, iteration)
+            sources[id(value)] = self.tiles[id(value)]
+        old = self.tiles.get(id(layer.result))
+        target = self._grow(layer.result, iteration)
+        self._keep(layer.result, old, iteration)
+        kernel.rows(rows, sources, target)
+        if id(layer.result) in self.stored:
+            self.context.store(target.view(rows), layer.result, rows)
+
+    def _window(self, value: int, iteration: int) -> Span:
+        """The rows that a tile holds in an iteration."""
+        if value in self.kept:
+            return Span(0, self.flow.heights[value])
+        before, end = self.flow.rows(value, iteration)
+        first = min(int(self.flow.needed_from(value)[iteration]), before)
+        return Span(first, end - first)
+
+    def _grow(self, value: Value, iteration: int) -> Tile:
+        """The tile of an iteration."""
+        there, window = self.tiles.get(id(value)), self._window(id(value), iteration)
+        if there is not None and there.rows == window:
+            return there
+        shape, layer = shape_or_raise(value), self.made_here.get(id(value))
+        size = Tile.size(self.context.chip.lanes, shape.n, shape.c, window.count, shape.w)
+        if layer is not None:
+            size = tile_bytes(layer, self.context.chip.lanes, window.count)
+        buffer = self.context.program.buffer(LOCAL, size, value.name)
+        tile = self.tiles[id(value)] = Tile(buffer, self.context.chip.lanes, shape.n, shape.c, window.count, shape.w, window.first)
+        return tile
+
+    def _keep(self, value: Value, old: Tile | None, iteration: int) -> None:
+        """Copy the rows that are still read from the tile of the iteration before."""
+        tile, before = self.tiles[id(value)], self.flow.rows(id(value), iteration)[0]
+        if old is None or old is tile or before <= tile.first:
+            return
+        rows = Span(tile.first, before - tile.first)
+        self.kernels[0].emit_copy(old.view(rows), tile.view(rows))
+
+    def _fetch(self, value: Value, iteration: int) -> None:
+        """Load the rows of a value from outside that this iteration reads first."""
+        old = self.tiles.get(id(value))
+        before, end = self.flow.rows(id(value), iteration)
+        if id(value) in self.context.kept or end == before:
+            return
+        tile = self._grow(value, iteration)
+        if tile is old:
+            return
+        rows = Span(before, end - before)
+        self.context.load(value, tile.view(rows), rows)
+        self._keep(value, old, iteration)
+

@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One kernel for each kind of layer: rows of a result from tiles of its operands."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+import numpy as np
+
+from gadl.compiler.ir.graph import Value
+from gadl.compiler.ir.types import Array, Requant
+from gadl.passes.plan.plan import LayerPlan
+from gadl.passes.plan.program import Ref
+
+from ..layers import Layer, Shape, shape_of, window_of
+from ..local import Span, Tile, View, align, spans
+from .context import Block, Expansion
+from .instructions import RECORD, Fields, Function, Padding, copy, elementwise
+
+#: What the fields of a convolution hold at most.
+MOST_PADDING = 15
+#: Part of a sum's channels that are added at a time, and the least bytes of that.
+SUM_PARTS, LEAST_SUM = 4, 512
+
+
+def shape_or_raise(value: Value) -> Shape:
+    """The shape of a value that a constraint let pass."""
+    found = shape_of(value)
+    if found is None:
+        raise ValueError(f"'{value.name}' has no shape on the chip")
+    return found
+
+
+def two_step(requant: Requant, channels: int) -> tuple[Array, Array]:
+    """Multipliers and shifts of the two-step rule, one for each channel."""
+    multiplier, shift = requant.multiplier.astype(np.int64), requant.shift.astype(np.int64) - 31
+    dead = multiplier == 0
+    # A channel that is always zero: the smallest factor there is.
+    multiplier, shift = np.where(dead, 1 << 30, multiplier), np.where(dead, 31, shift)
+    if shift.min() < 0 or shift.max() > 31:
+        raise ValueError("a factor has no encoding")
+    return np.broadcast_to(multiplier, (channels,)), np.broadcast_to(shift, (channels,))
+
+
+def relu_of(layer: Layer) -> bool:
+    """True where negative results become zero."""
+    bounds = layer.op.attrs.get("clamp")
+    return bounds is not None and bounds[0] == 0
+
+
+def by_lane(rows: Array, lanes: int) -> Array:
+    """`rows`: u8[channels, bytes], channel c on lane `c mod lanes`. u8[lanes, slots * bytes]."""
+    slots = -(-len(rows) // lanes)
+    padded = np.zeros((slots * lanes, rows.shape[1]), np.uint8)
+    padded[: len(rows)] = rows
+    return padded.reshape(slots, lanes, -1).transpose(1, 0, 2).reshape(lanes, -1)
+
+
+def records(bias: Array | None, requant: Requant, channels: Span, total: int) -> Array:
+    """u8[channels, 9]: bias, multiplier, shift."""
+    multiplier, shift = two_step(requant, total)
+    found = np.zeros((channels.count, RECORD), np.uint8)
+    some = slice(channels.first, channels.end)
+    if bias is not None:
+        found[:, :4] = np.ascontiguousarray(bias[some].astype("<i4")).view(np.uint8).reshape(-1, 4)
+    found[:, 4:8] = np.ascontiguousarray(multiplier[some].astype("<u4")).view(np.uint8).reshape(-1, 4)
+    found[:, 8] = shift[some]
+    return found
+
+
+class Kernel(ABC):
+    """Rows of one layer's result."""
+
+    def __init__(self, context: Expansion, layer: Layer, plan: LayerPlan) -> None:
+        self.context, self.layer, self.plan, self.op = context, layer, plan, layer.op
+        self.lanes = context.chip.lanes
+        self.shape = shape_or_raise(layer.result)
+
+    @abstractmethod
+    def rows(self, rows: Span, sources: Mapping[int, Tile], target: Tile) -> None:
+        """Emit the steps that make `rows`; each operand's tile (by `id`) holds at least the rows that these read."""
+
+    def source(self, sources: Mapping[int, Tile], number: int = 0) -> Tile:
+        """The tile of an operand."""
+        return sources[id(self.op.inputs[number])]
+
+    def end_iteration(self) -> None:
+        """Constants that do not stay are forgotten."""
+
+    # -- forms -----------------------------------------------------------------
+
+    def exact(self, tile: Tile, rows: Span) -> Tile:
+        """A tile of just these rows, which the units see in the aligned form: a copy where it is another."""
+        if tile.rows == rows or tile.view(rows).aligned:
+            return tile
+        return self.copied(tile, rows, rows, 0, 0)
+
+    def apart(self, rows: Span) -> Tile:
+        """A tile of its own for rows of the result."""
+        shape = self.shape
+        size = Tile.size(self.lanes, shape.n, shape.c, rows.count, shape.w)
+        return Tile(self.context.program.buffer("local", size, "apart"), self.lanes, shape.n, shape.c, rows.count, shape.w, rows.first)
+
+    def copied(self, tile: Tile, rows: Span, around: Span, left: int, right: int) -> Tile:
+        """Rows in a tile of their own, with room above, below and on both sides."""
+        width = tile.w + left + right
+        size = Tile.size(self.lanes, tile.n, tile.c, around.count, width)
+        made = Tile(self.context.program.buffer("local", size, "copy"), self.lanes, tile.n, tile.c, around.count, width, around.first)
+        target = made.view(rows)
+        if left or right:
+            target = View(
+                Ref(target.address.buffer, target.address.offset + left), tile.n, tile.c, rows.count, tile.w, made.n_str, made.c_str, width, 1,
+                False, target.region,
+            )  # fmt: skip
+        if around != rows or left or right:
+            self.clear(made)
+        self.emit_copy(tile.view(rows), target)
+        return made
+
+    def clear(self, tile: Tile) -> None:
+        """All bytes become zero."""
+        view = tile.view()
+        fields = elementwise(Function.MUL, view, view, 0)
+        self.context.compute(fields, [], [view.region])
+
+    def emit_copy(self, source: View, target: View) -> None:
+        """Bytes as they are."""
+        self.context.compute(copy(source, target), [source.region], [target.region])
+
+    def emit(self, fields: Fields, reads: list[View | Block], writes: View) -> None:
+        """An instruction of the compute unit."""
+        self.context.compute(fields, [r.region for r in reads], [writes.region])
+
+
+class WindowKernel(Kernel):
+    """What layers with sliding windows share: geometry, padding."""
+
+    def __init__(self, context: Expansion, layer: Layer, plan: LayerPlan) -> None:
+        super().__init__(context, layer, plan)
+        self.window = window_of(layer.op)
+        self.operand = shape_or_raise(layer.op.inputs[0])
+        self._map = self.window.rows(self.shape.h, self.operand.h)
+
+    def reads(self, rows: Span) -> Span:
+        """Operand rows that some rows read."""
+        low, high = int(self._map.low[rows.first]), int(self._map.high[rows.end - 1])
+        return Span(low, max(high, low + 1) - low) if low < self.operand.h else Span(self.operand.h - 1, 1)
+
+    def padding(self, rows: Span, held: Span, value: int = 0) -> Padding:
+        """Padding around the operand rows `held` for result rows."""
+        window = self.window
+        up, down = window.padding(range(rows.first, rows.end), range(held.first, held.end))
+        right = (self.shape.w - 1) * window.stride_w - window.left + window.reach_w
+        return Padding(up, down, window.left, right - ((self.operand.w - 1) * (window.insert_w + 1) + 1), value)
+
+    def prepared(self, tile: Tile, rows: Span) -> tuple[Tile, Padding]:
+        """The operand of some rows in the aligned form and the padding that remains: what exceeds the fields is made of zeros."""
+        held = self.reads(rows)
+        padding = self.padding(rows, held)
+        if max(padding.up, padding.down, padding.left, padding.right) <= MOST_PADDING:
+            return self.exact(tile, held), padding
+        around = Span(held.first - padding.up, held.count + padding.up + padding.down)
+        return self.copied(tile, held, around, padding.left, padding.right), Padding(0, 0, 0, 0)
+
+    def channel_chunks(self) -> list[Span]:
+        """The chunks of output channels."""
+        return list(spans(self.shape.c, self.plan.channels or self.shape.c))
+
+
+def packed(parts: list[Array]) -> tuple[Array, list[int]]:
+    """u8[lanes, bytes] one behind the other, each at a multiple of 16; and where each begins."""
+    offsets, columns, at = [], [], 0
+    for part in parts:
+        offsets.append(at)
+        pad = align(part.shape[1]) - part.shape[1]
+        columns.append(np.pad(part, ((0, 0), (0, pad))))
+        at += part.shape[1] + pad
+    return np.concatenate(columns, 1), offsets
+
+
+def integers(value: Value | None) -> Array | None:
+    """The integers of a constant operand."""
+    return None if value is None else value.data
+
+
+def sum_channels(shape: Shape, lanes: int) -> int:
+    """Channels that are added at a time: the second byte plane of the sum takes room beside the result."""
+    slots = -(-shape.c // lanes)
+    each = align(shape.h * shape.w)
+    return max(-(-slots // SUM_PARTS), -(-LEAST_SUM // each)) * lanes if slots > 1 else shape.c
+
+
+def exact_factor(requant: Requant) -> int:
+    """The integer that a requantisation multiplies by exactly."""
+    multiplier, shift = int(requant.multiplier[0]), int(requant.shift[0])
+    factor, rest = divmod(multiplier, 1 << shift)
+    if rest or len(requant.multiplier) > 1:
+        raise ValueError("not a whole factor")
+    return factor
+
+
+def sum_numbers(requants: tuple[Requant, Requant, Requant]) -> tuple[int, int, int]:
+    """Factors of both operands of a sum, and its shift."""
+    a, b, out = requants
+    return exact_factor(a), exact_factor(b), int(out.shift[0]) - int(math.log2(int(out.multiplier[0])))

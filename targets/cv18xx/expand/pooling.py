@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Maxima over windows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..local import Span, Tile
+from .instructions import max_pool
+from .kernel import WindowKernel
+
+#: What padding holds: it never wins.
+LEAST = -128
+
+
+class MaxPool(WindowKernel):
+    """The largest of each window."""
+
+    def rows(self, rows: Span, sources: Mapping[int, Tile], target: Tile) -> None:
+        held = self.reads(rows)
+        x = self.exact(self.source(sources), held)
+        padding = self.padding(rows, held, LEAST)
+        y = target.view(rows)
+        self.emit(max_pool(x.view(), y, self.window, padding), [x.view()], y)
+
