@@ -22,7 +22,7 @@ from gadl.compiler.ir.parser import load_gir
 from gadl.compiler.ir.passes import Pass, PassManager
 from gadl.compiler.ir.types import Array
 from gadl.passes.layout.choose_layouts import choose_layouts
-from gadl.passes.pipeline import FLOAT_PIPELINE
+from gadl.passes.pipeline import FLOAT_PIPELINE, float_pipeline
 from gadl.passes.plan.partition import partition
 from gadl.passes.plan.recompute import recompute
 from gadl.passes.quant.calibrate import calibrate
@@ -147,7 +147,7 @@ def compile(  # noqa: A001  (the API's name)
     float_graph, quant = graph, {"precision": (precision := _precision(found, chosen, graph)).value}
     if graph.stage is Stage.FLOAT:
         with clock.stage("simplify"):
-            manager.run(graph, FLOAT_PIPELINE)
+            manager.run(graph, float_pipeline(found.residuals(description)))
         with clock.stage("quantize"), manager.guarded("quantize", graph):
             graph, details = _quantize(graph, found, description, precision, samples, chosen)
             quant |= details

@@ -41,3 +41,10 @@ FLOAT_PIPELINE: tuple[Pass, ...] = (
     Pass("remove_identities_again", remove_identities),
     named(subsample_first),
 )
+
+
+def float_pipeline(residuals: bool = True) -> tuple[Pass, ...]:
+    """The pipeline for a target; without `residuals`, one whose convolutions take no further operand."""
+    if residuals:
+        return FLOAT_PIPELINE
+    return tuple(Pass(p.name, lambda graph: False) if p.run is fuse_residual else p for p in FLOAT_PIPELINE)

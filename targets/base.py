@@ -246,6 +246,10 @@ class Target:
     #: A program's layers and memory, and a run of it step by step, for reports; `ValueError` when the program is damaged.
     profile: Callable[[bytes], ProgramProfile] | None = None
 
+    def residuals(self, machine: Any) -> bool:
+        """True unless a convolution with a residual operand has no form on the device."""
+        return self.quant_rules is None or self.quant_rules(machine).residuals
+
     def refuse(self, op: Op, machine: Any) -> Text | None:
         """Why `op` stays on the host, or None when the device takes it."""
         if op.name not in self.device_ops:

@@ -8,13 +8,15 @@ from collections.abc import Mapping
 import numpy as np
 
 from gadl.compiler.diag import GadlError
-from gadl.compiler.ir.graph import Graph
-from gadl.compiler.ir.types import Array, DType, QuantParams
+from gadl.compiler.ir.graph import Graph, Value
+from gadl.compiler.ir.types import DType, QuantParams
 
 from .norms import OVER_LAST_AXIS, no_integer_form
 from .observers import Range
+from .ratios import SharedScales, raise_scales
 from .specs import SHARED_SCALE, QuantRules, QuantSpec
 from .tables import table_source
+from .weights import WEIGHTED
 
 #: A concat operand whose range is below this part of the result's keeps a scale of its own.
 LEAST_SHARED_PART = 0.5
@@ -36,14 +38,6 @@ def params_of_range(found: Range, spec: QuantSpec) -> QuantParams:
 
 def _extent(size: float) -> float:
     return size if size >= LEAST_RANGE else 1.0
-
-
-def params_of_weights(weights: Array, axis: int, bits_high: int, floor: Array | float = 0.0) -> QuantParams:
-    """Symmetric per-channel scales of a weight tensor; `floor` is the least scale of each channel."""
-    other = tuple(i for i in range(weights.ndim) if i != axis)
-    reach = np.abs(weights.astype(np.float64)).max(other) / bits_high
-    scales = np.maximum(np.maximum(reach, floor), 1e-12).astype(np.float32)
-    return QuantParams(tuple(float(s) for s in scales), 0, axis) if len(scales) > 1 else QuantParams((float(scales[0]),))
 
 
 class _Groups:
@@ -71,7 +65,7 @@ def integer_ops(graph: Graph, rules: QuantRules, follow: bool = True) -> dict[in
     verdict: dict[int, str] = {}
     inputs, outputs = ({id(v) for v in values} for values in (graph.inputs, graph.outputs))
     for op in graph.ops:
-        heavy = op.name in ("conv", "conv_transpose", "linear", "matmul")
+        heavy = op.name in (*WEIGHTED, "matmul")
         sources = [v for v in op.inputs if not v.is_constant]
         behind = not follow or any(
             id(v) in inputs if v.producer is None else not verdict[id(v.producer)] for v in sources if v.dtype.is_float
@@ -102,7 +96,10 @@ def integer_ops(graph: Graph, rules: QuantRules, follow: bool = True) -> dict[in
 def choose_params(
     graph: Graph, ranges: Mapping[str, Range], rules: QuantRules, verdict: Mapping[int, str]
 ) -> dict[int, QuantParams]:
-    """Scale and zero point of every real tensor, by `id(value)`; `GADL-Q003` where one has no range."""
+    """Scale and zero point of every real tensor, by `id(value)`; `GADL-Q003` where one has no range.
+
+    Where the target cannot write every ratio of scales, scales are larger than their ranges ask, and constants have one too.
+    """
     groups, found = _Groups(), dict(ranges)
     values = [v for v in graph.values() if v.dtype.is_float and not v.is_constant]
     absent = [v.name for v in values if v.name not in found]
@@ -131,12 +128,27 @@ def choose_params(
             if op.name != "concat" or part.high - part.low >= LEAST_SHARED_PART * width:
                 groups.join(id(value), id(op.result))
     # Constants have a range of their own, unless one was chosen for them.
-    values += [v for v in graph.values() if v.is_constant and v.dtype.is_float and v.name in ranges]
+    fits = rules.only_shrinks or rules.sum_bits > 0
+    constants = [v for v in graph.values() if v.is_constant and v.dtype.is_float and (fits or v.name in ranges)]
+    found |= {v.name: range_of_constant(v) for v in constants if v.name not in found}
+    values += constants
     merged: dict[int, Range] = {}
     for value in values:
         root = groups.root(id(value))
         merged[root] = merged[root].union(found[value.name]) if root in merged else found[value.name]
-    return {id(v): params_of_range(merged[groups.root(id(v))], rules.activations) for v in values}
+    chosen = {root: params_of_range(whole, rules.activations) for root, whole in merged.items()}
+    scales = SharedScales({id(v): groups.root(id(v)) for v in values}, chosen)
+    if fits:
+        raise_scales(graph, scales, rules, verdict)
+    return scales.by_value()
+
+
+def range_of_constant(value: Value) -> Range:
+    """The range of a constant's finite elements."""
+    if value.data is None:
+        raise ValueError(f"'{value.name}' is not constant")
+    finite = value.data[np.isfinite(value.data)]
+    return Range.of(finite.min(initial=0.0), finite.max(initial=0.0))
 
 
 def activation_type(rules: QuantRules) -> DType:

@@ -16,15 +16,15 @@ from gadl.compiler.ir.ops.pooling import AvgPool
 from gadl.compiler.ir.ops.quant import dequantize_array, quantize_array
 from gadl.compiler.ir.ops.shape import RESIZE_BITS
 from gadl.compiler.ir.requant import make_requant
-from gadl.compiler.ir.types import Array, DType, QuantParams, Requant, TensorType
+from gadl.compiler.ir.types import Array, DType, QuantParams, Requant, Rounding, TensorType
 
-from .choose_params import params_of_range, params_of_weights
+from .choose_params import params_of_range, range_of_constant
 from .norms import OVER_LAST_AXIS, norm_numbers, softmax_numbers
-from .observers import Range
+from .ratios import MOST_RATIO
 from .specs import SHARED_SCALE, QuantRules
+from .sums import sum_multipliers
 from .tables import evaluate_on, table_source
-
-_WEIGHTED = ("conv", "conv_transpose", "linear")
+from .weights import WEIGHTED, real_bias, weight_axis, weight_params
 
 
 @dataclass(frozen=True)
@@ -112,9 +112,7 @@ class Conversion:
         if id(value) in self.constants:
             return self.constants[id(value)].quant
         if value.data is not None and id(value) not in self.params:
-            finite = value.data[np.isfinite(value.data)]
-            bounds = Range.of(finite.min(initial=0.0), finite.max(initial=0.0))
-            return params_of_range(bounds, self.rules.activations)
+            return params_of_range(range_of_constant(value), self.rules.activations)
         return self.params[id(value)]
 
     def _scale(self, value: Value) -> float:
@@ -127,14 +125,29 @@ class Conversion:
             return held
         key = (id(value), quant)
         if key not in self.recast:
-            requant = self._requant(held.quant.scale[0] / quant.scale[0], narrow=False)
+            ratio, name = held.quant.scale[0] / quant.scale[0], f"{value.name}.rescaled"
             kind = TensorType(self.dtype, value.type.shape, quant)
-            self.recast[key] = self.build("requantize", held, requant=requant, result=f"{value.name}.rescaled", type=kind)
+            if self.rules.only_shrinks and ratio > MOST_RATIO:
+                table = quantize_array(dequantize_array(self._codes(), held.quant), quant, self.dtype)
+                self.recast[key] = self.build("lut", held, table=table, result=name, type=kind)
+            else:
+                requant = self._requant(ratio, narrow=False)
+                self.recast[key] = self.build("requantize", held, requant=requant, result=name, type=kind)
         return self.recast[key]
 
     def _requant(self, ratios: Any, narrow: bool = True) -> Requant:
         """Requantisation by real ratios; `narrow`: the accumulator is wide, so the multiplier may have fewer bits."""
-        return make_requant(ratios, self.rules.rounding, self.rules.multiplier_bits if narrow else 31)
+        made = make_requant(ratios, self.rules.rounding, self.rules.multiplier_bits if narrow else 31)
+        if self.rules.rounding is not Rounding.TFL2:
+            return made
+        # A ratio below 2^-32 leaves nothing of an accumulator, and neither does the least multiplier with the largest shift.
+        nothing = made.multiplier == 0
+        multiplier = np.where(nothing, 1 << 30, made.multiplier).astype(np.int32)
+        return Requant(multiplier, np.where(nothing, 62, made.shift).astype(np.int8), made.rounding)
+
+    def _codes(self) -> Array:
+        """The integers at which a table is given."""
+        return np.arange(-128, 128) if self.dtype is DType.I8 else np.arange(513) * 128 - 32768
 
     # -- ops -------------------------------------------------------------------------
 
@@ -150,10 +163,24 @@ class Conversion:
         return TensorType(self.dtype, op.result.type.shape, self._params(op.result))
 
     def _set(self, op: Op, name: str, operands: list[Value | None], attrs: dict[str, Any]) -> None:
-        """Create the integer op of `op`."""
+        """Create the integer op of `op`, and a clamp behind it where it cannot cut its result by itself."""
         given = {k: v for k, v in attrs.items() if v is not None}
-        made = self.build.create(name, operands, given, result=op.result.name, type=self._result_type(op))
+        bounds = given.get("clamp")
+        if bounds is None or self.rules.any_clamp:
+            made = self.build.create(name, operands, given, result=op.result.name, type=self._result_type(op))
+            self.integers[id(op.result)] = made.result
+            return
+        kind = self._result_type(op)
+        (least, most), (low, high), zero = self.dtype.range, bounds, self._params(op.result).zero_point
+        del given["clamp"]
+        if low >= zero:
+            given["clamp"] = (zero, most)
+        # A symmetric range leaves out the least integer: to cut there is not worth an op.
+        whole = high == most and (low == zero or low <= least + 1)
+        made = self.build.create(name, operands, given, result=op.result.name + ("" if whole else ".whole"), type=kind)
         self.integers[id(op.result)] = made.result
+        if not whole:
+            self.integers[id(op.result)] = self.build("clamp", made.result, lo=low, hi=high, result=op.result.name, type=kind)
 
     def _clamp(self, op: Op) -> tuple[int, int] | None:
         """The float clamp in the result's integers."""
@@ -188,11 +215,7 @@ class Conversion:
         x = self._quantised(origin)
         if x.quant is None:
             raise ValueError(f"'{origin.name}' has no scale")
-        if self.dtype is DType.I8:
-            codes = np.arange(-128, 128)
-        else:
-            codes = np.arange(513) * 128 - 32768
-        values = dequantize_array(codes, x.quant)
+        values = dequantize_array(self._codes(), x.quant)
         for link in chain:
             values = evaluate_on(link, values)
         table = quantize_array(values, self._params(op.result), self.dtype)
@@ -200,7 +223,7 @@ class Conversion:
 
     def _integer(self, op: Op) -> None:
         """An op with an integer form."""
-        if op.name in _WEIGHTED:
+        if op.name in WEIGHTED:
             self._weighted(op)
         elif op.name in OVER_LAST_AXIS:
             self._over_last_axis(op)
@@ -234,6 +257,9 @@ class Conversion:
         out = self._scale(op.result)
         attrs: dict[str, Any] = {k: v for k, v in op.attrs.items() if k != "clamp"}
         match op.name:
+            case "add" | "sub" if self.rules.sum_bits:
+                ratios = (scales[0] / out, scales[1] / out)
+                attrs["requant"] = sum_multipliers(ratios, self.rules.sum_bits, op.name == "sub").requant
             case "add" | "sub":
                 bits = 20 if self.dtype is DType.I8 else 14
                 twice = 2 * max(scales)
@@ -249,7 +275,10 @@ class Conversion:
             case "avg_pool":
                 attrs["requant"] = self._by_count(op, scales[0] / out)
             case "resize":
-                if attrs["mode"] == "linear":
+                if attrs["mode"] == "linear" and self.rules.only_shrinks:
+                    operands = [self._with_params(op.inputs[0], self._params(op.result))]
+                    attrs["requant"] = make_requant(2.0 ** (-2 * RESIZE_BITS), Rounding.UP)
+                elif attrs["mode"] == "linear":
                     # One rounding: to bring the operand to the result's scale first would round and cut twice.
                     attrs["requant"] = self._requant(scales[0] / (out * (1 << 2 * RESIZE_BITS)))
                 else:
@@ -264,30 +293,24 @@ class Conversion:
         counts = np.unique(AvgPool.counts(op))
         if len(counts) == 1:
             return self._requant(ratio / int(counts[0]))
-        return self._requant(ratio / np.arange(1, int(np.prod(op.attrs["kernel"])) + 1))
+        least = int(counts.min()) if self.rules.only_shrinks else 1
+        return self._requant(ratio / np.maximum(np.arange(1, int(np.prod(op.attrs["kernel"])) + 1), least))
 
     def _weighted(self, op: Op) -> None:
         """Convolutions and linear layers: integer weights and bias, one multiplier per output channel."""
         x, weights, bias = op.inputs[0], op.inputs[1], op.operand(2)
         if weights.data is None:
             raise ValueError("weights must be constant")
-        axis = 1 if op.name == "conv_transpose" else 0
-        channels = op.result.shape[-1 if op.name == "linear" else 1]
+        axis, real = weight_axis(op), real_bias(op)
         in_scale, out_scale = self._scale(x), self._scale(op.result)
-        real_bias = np.zeros(channels) if bias is None or bias.data is None else bias.data.astype(np.float64)
         known = self.constants.get(id(weights))
         if known is not None:
             quant, data = known.quant, known.data
         else:
-            # A channel of tiny weights gets a scale that its bias can be written in.
-            floor = np.abs(real_bias) / (in_scale * 2.0**30)
-            if weights.shape[axis] != channels:
-                quant = params_of_weights(weights.data.reshape(1, -1), 0, 127, floor.max())
-            else:
-                quant = params_of_weights(weights.data, axis, 127, floor)
+            quant = weight_params(op, in_scale)
             data = np.clip(quantize_array(weights.data, quant, DType.I8), -127, 127).astype(np.int8)
-        scales = np.broadcast_to(quant.scales, (channels,))
-        integer_bias = self._bias(bias, real_bias, in_scale * scales)
+        scales = np.broadcast_to(quant.scales, real.shape)
+        integer_bias = self._bias(bias, real, in_scale * scales)
         self._check_accumulator(op, data, axis, integer_bias)
         attrs: dict[str, Any] = {k: v for k, v in op.attrs.items() if k != "clamp"}
         ratios = in_scale * scales / out_scale
@@ -316,7 +339,8 @@ class Conversion:
 
     def _check_accumulator(self, op: Op, weights: Array, axis: int, bias: Array) -> None:
         """Prove `sum |w| * reach + |bias| < 2^(bits - 1)` for every channel."""
-        reach = self.dtype.range[1] - self.dtype.range[0] if self.dtype is DType.I8 else -self.dtype.range[0]
+        low, high = self.dtype.range
+        reach = -low if self.rules.activations.symmetric else high - low
         other = tuple(i for i in range(weights.ndim) if i != axis)
         sums = np.abs(weights.astype(np.int64)).sum(other) * reach
         worst = int(np.max(sums)) + int(np.max(np.abs(bias.astype(np.int64)), initial=0))

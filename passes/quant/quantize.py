@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,14 +12,15 @@ import numpy as np
 
 from gadl.compiler.ir.graph import Graph, Stage, Value
 from gadl.compiler.ir.opdef import Builder
-from gadl.compiler.ir.types import DType
+from gadl.compiler.ir.types import DType, QuantParams
 
-from .choose_params import choose_params, integer_ops
-from .convert import Conversion
+from .choose_params import choose_params, integer_ops, params_of_range, range_of_constant
+from .convert import Conversion, IntegerConstant
 from .masks import cut_masks, keep_masking_sums
 from .norms import OVER_LAST_AXIS
 from .observers import Range
 from .qdq import has_own_scales, own_activation_type, read_annotations
+from .ratios import unencodable
 from .report import quant_report
 from .specs import QuantRules, QuantSpec
 from .tables import without_flat_tails
@@ -67,6 +68,9 @@ def quantize_graph(graph: Graph, ranges: Mapping[str, Range], rules: QuantRules)
     verdict = keep_masking_sums(graph, ranges, rules, integer_ops(graph, rules))
     cut = cut_masks(graph, without_flat_tails(graph, ranges, rules, verdict), rules, verdict)
     params = choose_params(graph, cut, rules, verdict)
+    while left := unencodable(graph, _scale_of(params, {}, rules), rules, verdict):
+        verdict |= left
+        params = choose_params(graph, cut, rules, verdict)
     result = Conversion(graph, params, verdict, rules).run()
     return Quantized(result, quant_report(graph, verdict, result, rules, "calibrated"))
 
@@ -91,8 +95,28 @@ def quantize_annotated(graph: Graph, rules: QuantRules) -> Quantized:
             verdict[id(op)] = f"the model gives no scale for '{missing[0].name}'"
         elif weights is not None and weights.quant.zero_point != 0 and op.name in ("conv", "conv_transpose", "linear"):
             verdict[id(op)] = "its weights have a zero point"
+        elif rules.activations.symmetric and any(_zero_point(v, params, notes.constants) for v in (*op.inputs, op.result)):
+            verdict[id(op)] = "a tensor has a zero point, which this target's numbers have not"
+    brought = {key: held.quant for key, held in notes.constants.items()}
+    verdict |= unencodable(graph, _scale_of(params, brought, rules), rules, verdict, brought)
     result = Conversion(graph, params, verdict, rules, notes.constants, own_scales=True).run()
     return Quantized(result, quant_report(graph, verdict, result, rules, "model"))
+
+
+def _scale_of(params: Mapping[int, QuantParams], brought: Mapping[int, QuantParams], rules: QuantRules) -> Callable[[Value], float]:
+    """The scale that conversion gives a tensor or a constant; `brought`: parameters of constants that the model brought."""
+
+    def scale(value: Value) -> float:
+        found = brought.get(id(value), params.get(id(value)))
+        return (found or params_of_range(range_of_constant(value), rules.activations)).scale[0]
+
+    return scale
+
+
+def _zero_point(value: Value, params: Mapping[int, QuantParams], constants: Mapping[int, IntegerConstant]) -> int:
+    held = constants.get(id(value))
+    found = params.get(id(value)) if held is None else held.quant
+    return 0 if found is None else found.zero_point
 
 
 def to_half(graph: Graph) -> Graph:

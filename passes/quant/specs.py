@@ -27,6 +27,11 @@ class QuantRules:
 
     `integer_ops` have an integer form on the target; all others stay float. `tables`: any function of one i8 tensor becomes a
     table. `accumulator_bits` bounds products, `multiplier_bits` the requantisation multiplier.
+
+    `residuals`: convolutions add a further operand while they drain. `any_clamp`: every op with arithmetic cuts its result to
+    any bounds; otherwise only a lower bound of zero comes with it (a relu), and other bounds are an op of their own.
+    `sum_bits`: 0 where `add` and `sub` rescale each operand by a wide multiplier; otherwise they multiply it by an integer of so
+    many bits and shift the sum, half up (`passes/quant/sums.py`).
     """
 
     activations: QuantSpec
@@ -36,8 +41,16 @@ class QuantRules:
     multiplier_bits: int = 31
     accumulator_bits: int = 32
     tables: bool = True
+    residuals: bool = True
+    any_clamp: bool = True
+    sum_bits: int = 0
     #: Real range of an op's result that is known without calibration.
     fixed_ranges: dict[str, tuple[float, float]] = field(default_factory=lambda: {"sigmoid": (0.0, 1.0), "softmax": (0.0, 1.0)})
+
+    @property
+    def only_shrinks(self) -> bool:
+        """True where a requantisation by 1 or more has no encoding: scales must be chosen so that every ratio is smaller."""
+        return self.rounding is Rounding.TFL2
 
 
 #: Ops whose operands and result are one tensor as far as scales go.

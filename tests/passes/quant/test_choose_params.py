@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gadl.compiler.ir.types import DType
-from gadl.passes.quant.choose_params import params_of_range, params_of_weights
+from gadl.passes.quant.choose_params import params_of_range
 from gadl.passes.quant.observers import Range
 from gadl.passes.quant.specs import QuantSpec
+from gadl.passes.quant.weights import params_of_weights
 
 AFFINE = QuantSpec(DType.I8)
 SYMMETRIC = QuantSpec(DType.I16, symmetric=True)

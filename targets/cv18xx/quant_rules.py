@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the CV18xx wants numbers; facts read from the vendor's published sources."""
+
+from __future__ import annotations
+
+from gadl.compiler.ir.types import DType, Rounding
+from gadl.passes.quant.specs import QuantRules, QuantSpec
+
+#: Symmetric int8 everywhere, 31-bit multipliers with two roundings, 8-bit multipliers in sums, and no clamp but a relu.
+QUANT_RULES = QuantRules(
+    activations=QuantSpec(DType.I8, symmetric=True),
+    weights=QuantSpec(DType.I8, symmetric=True, narrow=True, per_channel=True),
+    integer_ops=frozenset({
+        "conv", "conv_transpose", "linear", "matmul", "add", "sub", "mul", "min", "max", "max_pool", "avg_pool", "reduce_mean",
+        "reduce_sum", "reduce_max", "reduce_min", "reshape", "transpose", "slice", "pad", "concat", "gather", "expand", "tile",
+        "resize", "relu", "clamp",
+    }),
+    rounding=Rounding.TFL2,
+    residuals=False,
+    any_clamp=False,
+    sum_bits=8,
+)  # fmt: skip
