@@ -38,8 +38,9 @@ def target(name: str) -> Target:
 @cache
 def _own() -> dict[str, Target]:
     modules = [m.name for m in pkgutil.iter_modules(gadl.targets.__path__) if m.ispkg]
-    found: list[Target] = [importlib.import_module(f"gadl.targets.{name}.target").TARGET for name in modules]
-    return {item.name: item for item in found}
+    found = [importlib.import_module(f"gadl.targets.{name}.target") for name in modules]
+    several: list[Target] = [item for module in found for item in (module.TARGETS if hasattr(module, "TARGETS") else (module.TARGET,))]
+    return {item.name: item for item in several}
 
 
 def _load(point: importlib.metadata.EntryPoint) -> Target:

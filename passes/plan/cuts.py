@@ -129,13 +129,17 @@ def advance(
 
 @dataclass(frozen=True)
 class Cut:
-    """A group that was chosen: layers `[first, end)`, iterations, the results that stay on chip, and if one goes over an operand."""
+    """A group that was chosen: layers `[first, end)`, iterations, the results that stay on chip, and if one goes over an operand.
+
+    `streamed`: every iteration loads the constants again.
+    """
 
     first: int
     end: int
     parts: int
     kept: frozenset[int]
     over: Over | None = None
+    streamed: bool = False
 
 
 @dataclass(frozen=True)
@@ -226,7 +230,7 @@ class CutSearch:
             held = live + bands
             if ways.over is None:
                 held = held + sum(item.band for item in ways.results if item.value not in kept)
-                held = held + sum(item.size for item in ways.results if item.value in kept) * ~(ways.shared & (ways.parts == 1))
+                held = held + sum(self.sizes[item.value] for item in ways.results if item.value in kept) * ~(ways.shared & (ways.parts == 1))
             length, left = advance(self.memory, ways, stock, held, loaded, awaited, stored, self.behind[ways.end])
             then = time + length
             if np.isfinite(then).any():
@@ -270,7 +274,8 @@ class CutSearch:
             if stock[index] <= most.get(alive, -1.0):
                 continue
             most[alive] = float(stock[index])
-            cut = Cut(ways.first, ways.end, 0 if ways.seen else int(ways.parts[way]), kept, ways.over)
+            streamed = bool(ways.parts[way] > 1 and not ways.resident[way])
+            cut = Cut(ways.first, ways.end, 0 if ways.seen else int(ways.parts[way]), kept, ways.over, streamed)
             roomy = labels[row].roomy
             if ways.over is not None and kept:
                 roomy = ways.over.result, self._place(ways.over, labels[row])

@@ -307,7 +307,7 @@ class Conversion:
         if known is not None:
             quant, data = known.quant, known.data
         else:
-            quant = weight_params(op, in_scale)
+            quant = weight_params(op, in_scale, self.rules)
             data = np.clip(quantize_array(weights.data, quant, DType.I8), -127, 127).astype(np.int8)
         scales = np.broadcast_to(quant.scales, real.shape)
         integer_bias = self._bias(bias, real, in_scale * scales)

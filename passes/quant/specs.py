@@ -44,6 +44,8 @@ class QuantRules:
     residuals: bool = True
     any_clamp: bool = True
     sum_bits: int = 0
+    #: Weighted ops whose weights have one scale for all output channels.
+    one_scale: frozenset[str] = frozenset()
     #: Real range of an op's result that is known without calibration.
     fixed_ranges: dict[str, tuple[float, float]] = field(default_factory=lambda: {"sigmoid": (0.0, 1.0), "softmax": (0.0, 1.0)})
 

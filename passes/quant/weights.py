@@ -8,6 +8,8 @@ import numpy as np
 from gadl.compiler.ir.graph import Op
 from gadl.compiler.ir.types import Array, QuantParams
 
+from .specs import QuantRules
+
 #: Ops with constant weights, one scale per output channel.
 WEIGHTED = ("conv", "conv_transpose", "linear")
 
@@ -32,8 +34,8 @@ def real_bias(op: Op) -> Array:
     return np.zeros(channels) if bias is None or bias.data is None else bias.data.astype(np.float64)
 
 
-def weight_params(op: Op, in_scale: float) -> QuantParams:
-    """Scales of an op's weights: per channel, one where the channels of a transposed convolution's groups share the axis.
+def weight_params(op: Op, in_scale: float, rules: QuantRules) -> QuantParams:
+    """Scales of an op's weights: per channel, but for the rules' `one_scale`, and where a transposed convolution's groups share the axis.
 
     A channel of tiny weights gets a scale that its bias can be written in.
     """
@@ -42,6 +44,6 @@ def weight_params(op: Op, in_scale: float) -> QuantParams:
         raise ValueError("weights must be constant")
     axis, bias = weight_axis(op), real_bias(op)
     floor = np.abs(bias) / (in_scale * 2.0**30)
-    if weights.shape[axis] != len(bias):
+    if weights.shape[axis] != len(bias) or op.name in rules.one_scale:
         return params_of_weights(weights.reshape(1, -1), 0, 127, floor.max())
     return params_of_weights(weights, axis, 127, floor)

@@ -14,7 +14,7 @@ from gadl.passes.plan.rows import RowMap
 from gadl.targets.base import Segment
 
 #: Ops whose elements depend on the same element of their operands only.
-ELEMENTWISE = frozenset({"add", "sub", "mul", "min", "max", "lut", "requantize"})
+ELEMENTWISE = frozenset({"add", "sub", "mul", "min", "max", "relu", "clamp", "lut", "requantize"})
 WEIGHTED = frozenset({"conv", "conv_transpose"})
 REDUCTIONS = frozenset({"reduce_mean", "reduce_sum", "reduce_max", "reduce_min"})
 
@@ -142,7 +142,12 @@ def is_depthwise(op: Op) -> bool:
 
 def row_reads(layer: Layer) -> list[tuple[Value, RowMap]] | None:
     """The operands that a layer reads by rows, or None when it does not run that way."""
-    op, y = layer.op, shape_of(layer.result)
+    return row_reads_op(layer.op)
+
+
+def row_reads_op(op: Op) -> list[tuple[Value, RowMap]] | None:
+    """The same for an op."""
+    y = shape_of(op.result)
     shapes = [shape_of(v) for v in op.inputs if not v.is_constant]
     if y is None or any(s is None for s in shapes):
         return None
@@ -158,7 +163,7 @@ def row_reads(layer: Layer) -> list[tuple[Value, RowMap]] | None:
         return [(op.inputs[0], RowMap.whole(1, x.h))] if {a % rank for a in op.attrs["axes"]} == set(range(2, rank)) else None
     if op.name == "resize":
         return [(op.inputs[0], resize_rows(op, x.h, y.h))]
-    if op.name == "concat" and op.attrs["axis"] % layer.result.type.rank == 1 and y.h * y.w > 1:
+    if op.name == "concat" and op.attrs["axis"] % op.result.type.rank == 1 and y.h * y.w > 1:
         return [(v, RowMap.same(y.h)) for v in op.inputs] if not any(v.is_constant for v in op.inputs) else None
     return None
 

@@ -3,23 +3,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from gadl.compiler.ir.graph import Value
+from gadl.compiler.ir.types import Array
 from gadl.passes.plan.program import Buffer, Program, Ref, Region, Step
 
 from ..chip import Chip
 from ..cost import tdma_bytes, tiu_cycles
 from ..emit import complete, tdma_fields, tiu_fields
 from ..isa import Engine
-from ..local import Span, Tile, View, align
+from ..local import ALIGNMENT, Span, Tile, View, align
 
-#: Memories: lanes, and the regions of a `.cvimodel` (weights, private scratch; inputs and outputs have regions 3 to 7).
-LOCAL, WEIGHTS, SCRATCH = "local", "ddr1", "ddr2"
+#: Memories: lanes, and the regions of a `.cvimodel`: shared scratch, weights, private memory (inputs and outputs have regions 3 to 7).
+LOCAL, SCRATCH, WEIGHTS, PRIVATE = "local", "ddr0", "ddr1", "ddr2"
 TIU, TDMA = "TIU", "TDMA"
 
 
@@ -75,6 +76,8 @@ class Expansion:
         self.places: dict[int, Place] = {}
         self.blob = bytearray()
         self.constants = self.program.buffer(WEIGHTS, 0, "constants", address=0)
+        #: Buffers of constants.
+        self.loaded: list[Buffer] = []
         self.op = 0
         #: Values that stay in local memory between groups, by `id`.
         self.kept: dict[int, Tile] = {}
@@ -90,17 +93,17 @@ class Expansion:
         """Bytes of every lane."""
         return Block(self.program.buffer(LOCAL, align(size), name))
 
-    def constant(self, per_lane: np.ndarray[Any, np.dtype[np.uint8]], name: str) -> Block:
-        """`per_lane`: u8[lanes, bytes]. Put it into the constants, and load it with one transfer; equal lanes are kept once."""
-        lanes, size = per_lane.shape
-        block = self.scratch(size, name)
-        same = bool((per_lane == per_lane[:1]).all())
-        self.blob.extend(b"\0" * (-len(self.blob) % 16))
-        offset = len(self.blob)
-        self.blob.extend(per_lane[:1].tobytes() if same else per_lane.tobytes())
-        self.constants.size = len(self.blob)
+    def constant(self, size: int, make: Callable[[], Array], name: str) -> Block:
+        """`size` bytes of each lane: put `make()`, u8[lanes, size], into the constants, and load it with one transfer.
+
+        Equal lanes are kept once.
+        """
+        block, lanes = self.scratch(size, name), self.chip.lanes
+        self.loaded.append(block.buffer)
+        data = self._constant(make)
+        same = len(data) == 1
+        offset = self.add(data)
         pitch = 0 if same else size
-        # One row of bytes for each lane; rows have at most 65535 of them.
         fields = {
             "src_n": 1, "src_c": lanes, "src_h": 1, "src_w": size, "src_c_stride": pitch, "src_h_stride": 0 if same else size,
             "src_n_stride": pitch * lanes, "dst_c": lanes, "dst_h": 1, "dst_w": size, "dst_c_stride": align(size),
@@ -109,6 +112,18 @@ class Expansion:
         read = Region(self.constants, offset, size if same else size * lanes)
         self.transfer(fields, Ref(self.constants, offset), block.at(), [read], [block.region])
         return block
+
+    def _constant(self, make: Callable[[], Array]) -> Array:
+        data = make()
+        return data[:1] if (data == data[:1]).all() else data
+
+    def add(self, data: Array) -> int:
+        """Append bytes to the constants; where they begin."""
+        self.blob.extend(b"\0" * (-len(self.blob) % ALIGNMENT))
+        offset = len(self.blob)
+        self.blob.extend(data.tobytes())
+        self.constants.size = len(self.blob)
+        return offset
 
     # -- steps -----------------------------------------------------------------
 
@@ -149,3 +164,26 @@ class Expansion:
             self.transfer(fields, here, there, [local.region], [region])
         else:
             self.transfer(fields, there, here, [region], [local.region], early)
+
+
+class Trial(Expansion):
+    """Collects steps only for what they cost: constants have a size, and no content."""
+
+    def _constant(self, make: Callable[[], Array]) -> Array:
+        return np.zeros((self.chip.lanes, 0), np.uint8)
+
+    def transfer(
+        self, fields: dict[str, Any], source: Ref, target: Ref, reads: Sequence[Region], writes: Sequence[Region], early: bool = False
+    ) -> None:
+        """Transfers are estimated from their bytes."""
+
+    @property
+    def cycles(self) -> int:
+        """Of the compute unit, since the last `clear`."""
+        return sum(step.cycles for step in self.program.steps)
+
+    def clear(self) -> None:
+        """Forget all steps."""
+        self.program.steps.clear()
+        self.program.buffers.clear()
+        self.loaded.clear()

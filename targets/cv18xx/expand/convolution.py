@@ -12,9 +12,9 @@ from gadl.compiler.ir.types import Array
 from gadl.passes.plan.plan import LayerPlan
 
 from ..layers import Layer, Window, is_depthwise
-from ..local import Span, Tile, View
+from ..local import Span, Tile, View, align
 from .context import Block, Expansion
-from .instructions import Padding, convolution, depthwise
+from .instructions import RECORD, Padding, convolution, depthwise
 from .kernel import WindowKernel, by_lane, integers, packed, records, relu_of
 
 
@@ -86,10 +86,16 @@ class Convolution(WindowKernel):
     def load(self, channels: Span) -> tuple[Block, int]:
         """Weights and records of some channels; where the records begin."""
         if channels.first not in self._loaded:
-            if self._weights is None:
-                self._weights = dense_weights(self.op)
-            data, offsets = packed([by_lane(weight_rows(self._weights, channels), self.lanes), self._records(channels)])
-            self._loaded[channels.first] = self.context.constant(data, f"{self.layer.name}.weights"), offsets[1]
+            slots = -(-channels.count // self.lanes)
+            at = align(slots * self.window.kh * self.window.kw * summed_channels(self.operand.c))
+
+            def make() -> Array:
+                if self._weights is None:
+                    self._weights = dense_weights(self.op)
+                return packed(by_lane(weight_rows(self._weights, channels), self.lanes), self._records(channels))
+
+            block = self.context.constant(at + slots * RECORD, make, f"{self.layer.name}.weights")
+            self._loaded[channels.first] = block, at
         return self._loaded[channels.first]
 
     def _records(self, channels: Span) -> Array:
@@ -142,10 +148,16 @@ class Depthwise(WindowKernel):
     def load(self, channels: Span) -> tuple[Block, int]:
         """Filters and records of some channels; where the records begin."""
         if channels.first not in self._loaded:
-            filters = self.filters()[channels.first : channels.end].reshape(channels.count, -1)
-            filters = np.pad(filters, ((0, 0), (0, -filters.shape[1] % 16))).view(np.uint8)
-            data, offsets = packed([by_lane(filters, self.lanes), self._records(channels)])
-            self._loaded[channels.first] = self.context.constant(data, f"{self.layer.name}.weights"), offsets[1]
+            slots = -(-channels.count // self.lanes)
+            at = slots * align(self.stored.kh * self.stored.kw)
+
+            def make() -> Array:
+                filters = self.filters()[channels.first : channels.end].reshape(channels.count, -1)
+                filters = np.pad(filters, ((0, 0), (0, -filters.shape[1] % 16))).view(np.uint8)
+                return packed(by_lane(filters, self.lanes), self._records(channels))
+
+            block = self.context.constant(at + slots * RECORD, make, f"{self.layer.name}.weights")
+            self._loaded[channels.first] = block, at
         return self._loaded[channels.first]
 
     def filters(self) -> Array:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from gadl.compiler.ir.graph import Value
+from gadl.compiler.ir.types import Array
 from gadl.passes.plan.plan import LayerPlan
 from gadl.passes.plan.program import Region
 
@@ -15,11 +16,11 @@ from ..layers import Layer
 from ..local import Span, Tile, View, spans
 from .context import Block, Expansion
 from .instructions import Function, elementwise, look_up
-from .kernel import Kernel, integers, sum_channels, sum_numbers, two_step
+from .kernel import Kernel, integers, relu_of, sum_channels, sum_numbers, two_step
 
 
 class Elementwise(Kernel):
-    """add, sub, mul, min, max, requantize."""
+    """add, sub, mul, min, max, relu, clamp, requantize."""
 
     def rows(self, rows: Span, sources: Mapping[int, Tile], target: Tile) -> None:
         match self.op.name:
@@ -32,10 +33,20 @@ class Elementwise(Kernel):
                 multiplier, shift = two_step(self.op.attrs["requant"], 1)
                 x, y = self._view(self.op.inputs[0], sources, rows), target.view(rows)
                 self.emit(elementwise(Function.MUL, y, x, 1, int(shift[0]), int(multiplier[0])), [x], y)
+            case "relu":
+                self._bound(Function.MAX, 0, self._view(self.op.inputs[0], sources, rows), target.view(rows))
+            case "clamp":
+                x, y = self._view(self.op.inputs[0], sources, rows), target.view(rows)
+                self._bound(Function.MAX, int(self.op.attrs["lo"]), x, y)
+                self._bound(Function.MIN, int(self.op.attrs["hi"]), y, y)
             case "min" | "max":
                 self._two(Function[self.op.name.upper()], rows, sources, target)
             case name:
                 raise ValueError(f"'{name}' is not an elementwise layer")
+
+    def _bound(self, function: Function, bound: int, x: View, y: View) -> None:
+        """No result beyond a bound."""
+        self.emit(elementwise(function, y, x, bound), [x], y)
 
     def _view(self, value: Value, sources: Mapping[int, Tile], rows: Span, channels: Span | None = None) -> View:
         """Rows of an operand; one pixel for each channel is seen everywhere."""
@@ -54,7 +65,7 @@ class Elementwise(Kernel):
         constant = integers(b)
         x = self._view(a, sources, rows)
         other = self._view(b, sources, rows) if constant is None else int(constant.reshape(-1)[0])
-        self.emit(elementwise(function, y, x, other, shift, multiplier), [x, *([other] if isinstance(other, View) else [])], y)
+        self.emit(elementwise(function, y, x, other, shift, multiplier, relu=relu_of(self.layer)), [x, *([other] if isinstance(other, View) else [])], y)
 
     def _sum(self, rows: Span, sources: Mapping[int, Tile], target: Tile) -> None:
         """`(a*ca + b*cb)` shifted: a product of 16 bits, to which the other one is added and which is cut to 8 bits in place.
@@ -72,7 +83,8 @@ class Elementwise(Kernel):
             a, b = (self._view(v, sources, rows, channels) for v in self.op.inputs)
             for source, factor, added in ((a, first, False), (b, second, True)):
                 fields = elementwise(
-                    Function.MAC if added else Function.MUL, y, source, factor, shift if added else 0, 0, (plane, 0, 0), added, factor > 127
+                    Function.MAC if added else Function.MUL, y, source, factor, shift if added else 0, 0, (plane, 0, 0), added, factor > 127,
+                    added and relu_of(self.layer),
                 )
                 reads = [source.region, *([y.region, upper] if added else [])]
                 self.context.compute(fields, reads, [y.region, upper])
@@ -87,7 +99,7 @@ class LookUp(Kernel):
 
     def rows(self, rows: Span, sources: Mapping[int, Tile], target: Tile) -> None:
         if self._table is None:
-            self._table = self.context.constant(np.tile(table_of(self.layer)[None], (self.lanes, 1)), f"{self.layer.name}.table")
+            self._table = self.context.constant(256, lambda: table_of(self.layer)[None], f"{self.layer.name}.table")
         x, y = self.exact(self.source(sources), rows).view(rows), target.view(rows)
         made = y if y.aligned else self.apart(rows).view()
         self.emit(look_up(x, made, self._table.at(), self.lanes), [x, self._table], made)
@@ -95,7 +107,7 @@ class LookUp(Kernel):
             self.emit_copy(made, y)
 
 
-def table_of(layer: Layer) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+def table_of(layer: Layer) -> Array:
     """u8[256] by the operand's byte: 0 to 127, then -128 to -1."""
     table = np.asarray(layer.op.attrs["table"], np.int8).reshape(-1)
     return np.concatenate([table[128:], table[:128]]).view(np.uint8)

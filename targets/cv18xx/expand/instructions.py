@@ -118,7 +118,7 @@ def max_pool(x: View, y: View, window: Window, padding: Padding) -> Fields:
 
 def elementwise(
     function: Function, y: View, a: View, b: View | int, shift: int = 0, multiplier: int = 0, planes: tuple[int, int, int] = (0, 0, 0),
-    accumulate: bool = False, unsigned: bool = False,
+    accumulate: bool = False, unsigned: bool = False, relu: bool = False,
 ) -> Fields:  # fmt: skip
     """An elementwise function of a tensor and a tensor or constant.
 
@@ -128,7 +128,7 @@ def elementwise(
     fields: Fields = {
         "tsk_typ": 3, "tsk_eu_typ": int(function), "tsk_opd_num": 2, "opt_res_shift": shift, "opt_left_shift": 0, "opt_shift_typ": 1,
         "opt_res0_sign": 1, "opt_opd0_sign": 1, "opt_opd1_sign": 1, "opt_chl_quan": int(multiplier > 0), "quan_m": multiplier,
-        "opt_res_add": int(accumulate), "opt_res0_seg": int(not planes[0] or accumulate),
+        "opt_relu_typ": int(relu), "opt_res_add": int(accumulate), "opt_res0_seg": int(not planes[0] or accumulate),
         "opt_opd0_seg": int(not planes[1]), "opt_opd1_seg": int(not planes[2]), "res0_addr": y.address, "opd0_addr": a.address,
     }  # fmt: skip
     for name, distance in zip(("res0", "opd0", "opd1"), planes):
@@ -193,5 +193,5 @@ def matrix_product(
     if planes:
         fields["res0_b_str"] = planes
     if bias is not None and last:
-        fields |= {"opd2_addr": bias, "opd2_n": 1, "opd2_c": w.blocks, "opd2_h": 1, "opd2_w": y.width, "opd2_b_str": 0}
+        fields |= {"opd2_addr": bias, "opd2_n": 1, "opd2_c": w.blocks, "opd2_h": 1, "opd2_w": y.width}
     return fields

@@ -169,15 +169,9 @@ class WindowKernel(Kernel):
         return list(spans(self.shape.c, self.plan.channels or self.shape.c))
 
 
-def packed(parts: list[Array]) -> tuple[Array, list[int]]:
-    """u8[lanes, bytes] one behind the other, each at a multiple of 16; and where each begins."""
-    offsets, columns, at = [], [], 0
-    for part in parts:
-        offsets.append(at)
-        pad = align(part.shape[1]) - part.shape[1]
-        columns.append(np.pad(part, ((0, 0), (0, pad))))
-        at += part.shape[1] + pad
-    return np.concatenate(columns, 1), offsets
+def packed(first: Array, second: Array) -> Array:
+    """u8[lanes, bytes]: one behind the other, the second at a multiple of 16."""
+    return np.concatenate([np.pad(first, ((0, 0), (0, -first.shape[1] % 16))), second], 1)
 
 
 def integers(value: Value | None) -> Array | None:

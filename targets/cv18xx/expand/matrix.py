@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from gadl.compiler.ir.types import Array
 from gadl.passes.plan.program import Ref, Region
 
 from ..layers import Layer
@@ -103,12 +104,6 @@ def expand_linear(context: Expansion, layer: Layer) -> None:
         product.transfer(place, (rows - 1) * total + some.count, total, result, result_block, store=True)
 
 
-def _constant(context: Expansion, data: np.ndarray[Any, Any]) -> tuple[Ref, int]:
+def _constant(context: Expansion, data: Array) -> tuple[Ref, int]:
     """Put bytes into the constants; where, and how many."""
-    context.blob.extend(b"\0" * (-len(context.blob) % 16))
-    offset = len(context.blob)
-    context.blob.extend(data.tobytes())
-    context.constants.size = len(context.blob)
-    return Ref(context.constants, offset), data.size
-
-
+    return Ref(context.constants, context.add(data)), data.size

@@ -13,10 +13,10 @@ from gadl.passes.plan.plan import LayerPlan
 from gadl.passes.plan.program import Ref
 
 from ..layers import Layer, Window, shape_of
-from ..local import Span, Tile, View
+from ..local import Span, Tile, View, align
 from .context import Block, Expansion
 from .instructions import Padding, plain_depthwise
-from .kernel import Kernel, by_lane, shape_or_raise
+from .kernel import Kernel, shape_or_raise
 
 #: Largest factor of interpolation: the zeros between samples that an instruction can insert, and weights of eight bits.
 MOST_FACTOR = 8
@@ -79,9 +79,14 @@ class Bilinear(Kernel):
     def rows(self, rows: Span, sources: Mapping[int, Tile], target: Tile) -> None:
         column, row = filter_of(self.tall), filter_of(self.wide)
         if self._filter is None:
-            weights = np.outer(column, row).astype(np.uint8).reshape(1, -1)
-            weights = np.pad(weights, ((0, 0), (0, -weights.shape[1] % 16)))
-            self._filter = self.context.constant(by_lane(np.tile(weights, (self.operand.c, 1)), self.lanes), f"{self.layer.name}.filter")
+            slots = -(-self.operand.c // self.lanes)
+            each = align(len(column) * len(row))
+
+            def make() -> Array:
+                weights = np.outer(column, row).astype(np.uint8).reshape(1, -1)
+                return np.tile(np.pad(weights, ((0, 0), (0, each - weights.shape[1]))), (1, slots))
+
+            self._filter = self.context.constant(slots * each, make, f"{self.layer.name}.filter")
         around, pads = self._framed(self.source(sources), rows)
         window = Window(len(column), len(row), 1, 1, 1, 1, self.tall - 1, self.wide - 1, 0, 0)
         x, y = around.view(), target.view(rows)

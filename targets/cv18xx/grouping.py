@@ -1,0 +1,333 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What groups of layers cost, for the search of cuts: estimates for every number of iterations at once.
+
+On-chip bytes are those of one lane. Cycles are those of the instructions that a kernel emits for a stripe of rows in the middle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from gadl.passes.plan.cuts import Crossing, Ways
+from gadl.passes.plan.plan import LayerPlan
+from gadl.passes.plan.rows import RowMap
+from gadl.passes.plan.tiling import Floats
+
+from .chip import Chip
+from .expand.context import Trial
+from .expand.group import kernel_of, tile_bytes
+from .expand.kernel import Kernel, shape_or_raise
+from .layers import Layer, row_reads
+from .local import Span, Tile
+from .places import is_view
+
+#: Numbers of iterations that are tried.
+ITERATIONS = np.array([1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 160, 224, 320])
+#: Longest group, and the most ways to run it that are followed.
+MOST_LAYERS, MOST_WAYS = 40, 6
+#: Bytes of constants per lane that are loaded at a time where all rows of a layer run at once, and how many such pieces there are.
+CHUNK_BYTES, CHUNKS = 4 << 10, 2
+#: Cycles that a copy within local memory takes beside its bytes.
+COPY_CYCLES, COPY_RATE = 38, 8
+#: Cycles that a layer outside any group counts.
+ALONE_CYCLES = 1e9
+
+
+@dataclass(frozen=True)
+class Operand:
+    """An operand: its rows, and how far a result row reads beyond its own place, and before it; lane bytes of so many rows."""
+
+    value: int
+    n: int
+    c: int
+    w: int
+    rows: int
+    lanes: int
+    beyond: float = 0.0
+    before: float = 0.0
+    spare: float = 1.0  # room for a second byte plane, as a part
+
+    @property
+    def size(self) -> int:
+        """Bytes in DDR."""
+        return self.n * self.c * self.rows * self.w
+
+    def band(self, rows: Floats | float) -> Floats:
+        """Lane bytes of a tile."""
+        plane = np.ceil(np.asarray(rows) * self.w / 16) * 16
+        return np.asarray(self.spare * self.n * -(-self.c // self.lanes) * plane, np.float64)
+
+    @property
+    def whole(self) -> int:
+        """Lane bytes of all rows."""
+        return Tile.size(self.lanes, self.n, self.c, self.rows, self.w)
+
+
+@dataclass(frozen=True)
+class LayerFacts:
+    """A layer as the estimate sees it; vectors are over `ITERATIONS`."""
+
+    work: Floats
+    inside: Floats  # lane bytes between its instructions
+    constants: int
+    chunk: int  # lane bytes of constants at a time, in one iteration
+    streamed: Floats | None  # cycles where constants come again in every iteration, some channels at a time
+    rows: int
+    operands: tuple[Operand, ...]
+    result: Operand
+
+
+@dataclass
+class _Held:
+    """A value within a group, from its readers back to who makes it; rows count from the end of the group."""
+
+    operand: Operand
+    first: int  # the first and the last layer that touch it
+    last: int
+    lead: float = 0.0
+    behind: float = np.inf
+
+    @property
+    def halo(self) -> float:
+        """Rows of one iteration that the next one reads again."""
+        return max(0.0, self.lead - min(self.behind, self.lead))
+
+    def rows(self) -> Floats:
+        """Of a tile, for every number of iterations."""
+        return np.minimum(self.operand.rows, np.ceil(self.operand.rows / ITERATIONS + self.halo))
+
+
+class GroupCosts:
+    """Estimates for the layers of one segment within `budget` bytes of a lane. `returned` are values that somebody outside reads."""
+
+    def __init__(self, chip: Chip, mb_per_s: float, layers: list[Layer], returned: set[int], budget: int) -> None:
+        self.chip, self.layers, self.returned, self.budget = chip, layers, returned, budget
+        self.trial = Trial(chip, mb_per_s)
+        self.last_reader: dict[int, int] = {id(v): index for index, layer in enumerate(layers) for v in layer.op.inputs}
+        self.last_reader |= dict.fromkeys(returned, len(layers))
+        self.facts = [self._facts(layer) for layer in layers]
+        #: Values that may stay on chip between groups, and their lane bytes.
+        self.sizes = {
+            facts.result.value: tile_bytes(layer, chip.lanes, facts.rows)
+            for layer, facts in zip(layers, self.facts)
+            if facts is not None and id(layer.result) not in returned
+            and all(self._reads_rows(user) for user in layer.result.users)
+        }  # fmt: skip
+        self.constants = [0 if f is None else f.constants for f in self.facts]
+        self._found: list[list[Ways]] = [[self._alone(index)] for index in range(len(layers))]
+        for end in range(1, len(layers) + 1):
+            for ways in self._groups(end):
+                self._found[ways.first].append(ways)
+
+    def ways(self, first: int) -> list[Ways]:
+        """Every group that starts at a layer."""
+        return self._found[first]
+
+    def chunk(self, index: int) -> int:
+        """Output channels whose constants are loaded at a time where all rows run at once; 0: all."""
+        return self._chunk(self.layers[index])
+
+    def _reads_rows(self, op: Any) -> bool:
+        return any(layer.op is op and facts is not None for layer, facts in zip(self.layers, self.facts))
+
+    def _alone(self, index: int) -> Ways:
+        zero, none, layer = np.zeros(1), np.zeros(1, bool), self.layers[index]
+        if is_view(layer, self.returned):
+            return Ways(index, index + 1, zero + 1, zero, zero, 0, none, 0, seen=frozenset({id(layer.op.inputs[0])}))
+        return Ways(index, index + 1, zero, zero + ALONE_CYCLES, zero, 0, none, 0)
+
+    # -- layers ----------------------------------------------------------------
+
+    def _facts(self, layer: Layer) -> LayerFacts | None:
+        reads = row_reads(layer)
+        if reads is None:
+            return None
+        shape, lanes = shape_or_raise(layer.result), self.chip.lanes
+        operands = []
+        for value, rows_of in reads:
+            x = shape_or_raise(value)
+            place = np.arange(shape.h) * (x.h / shape.h)
+            beyond = float((rows_of.high - place).max()) - x.h / shape.h
+            before = float((place - rows_of.low).max())
+            operands.append(Operand(id(value), x.n, x.c, x.w, x.h, lanes, max(0.0, beyond), max(0.0, before)))
+        spare = tile_bytes(layer, lanes, shape.h) / Tile.size(lanes, shape.n, shape.c, shape.h, shape.w)
+        result = Operand(id(layer.result), shape.n, shape.c, shape.w, shape.h, lanes, spare=spare)
+        chunk = self._chunk(layer)
+        kernel = kernel_of(self.trial, layer, LayerPlan(layer.ops))
+        each = np.ceil(shape.h / ITERATIONS).astype(int)
+        costs = [self._cost(kernel, reads, int(rows), 0) for rows in each]
+        work = np.array([cost[0] for cost in costs]) * (shape.h / each)
+        work[0], inside, constants = self._cost(kernel, reads, shape.h, chunk)
+        streamed = None
+        if chunk:
+            streamed = np.array([self._cost(kernel, reads, int(rows), chunk)[0] for rows in each]) * (shape.h / each)
+        spaces = np.array([inside, *(cost[1] for cost in costs[1:])], np.float64)
+        piece = constants * chunk // shape.c if chunk else constants
+        return LayerFacts(work, spaces, constants, piece, streamed, shape.h, tuple(operands), result)
+
+    def _chunk(self, layer: Layer) -> int:
+        if layer.op.name not in ("conv", "conv_transpose", "reduce_mean", "reduce_sum", "avg_pool"):
+            return 0
+        shape = shape_or_raise(layer.result)
+        constants = self._constants(layer)
+        slots = -(-shape.c // self.chip.lanes)
+        if constants <= CHUNK_BYTES or slots == 1:
+            return 0
+        parts = min(slots, -(-constants // CHUNK_BYTES))
+        return -(-slots // parts) * self.chip.lanes
+
+    @lru_cache(maxsize=None)  # noqa: B019  (lives as long as the search)
+    def _constants(self, layer: Layer) -> int:
+        """Lane bytes of all constants of a layer."""
+        shape = shape_or_raise(layer.result)
+        return self._cost(kernel_of(self.trial, layer, LayerPlan(layer.ops)), row_reads(layer) or [], min(1, shape.h), 0)[2]
+
+    def _cost(self, kernel: Kernel, reads: list[tuple[Any, RowMap]], rows: int, chunk: int) -> tuple[float, int, int]:
+        """Cycles of some rows in the middle, lane bytes beside operands and result, and lane bytes of constants."""
+        if chunk:
+            kernel = kernel_of(self.trial, kernel.layer, LayerPlan(kernel.layer.ops, channels=chunk))
+        shape = kernel.shape
+        first = 0 if rows == shape.h else min(rows, shape.h - rows)
+        made = Span(first, rows)
+        sources = {}
+        for value, rows_of in reads:
+            x = shape_or_raise(value)
+            low, high = int(rows_of.low[made.first]), int(rows_of.high[made.end - 1])
+            held = Span(low, max(1, high - low)) if low < x.h else Span(x.h - 1, 1)
+            sources[id(value)] = self.trial.tile(value, x.n, x.c, held, x.w)
+        target = self.trial.tile(kernel.layer.result, shape.n, shape.c, made, shape.w)
+        own = {id(t.buffer) for t in (*sources.values(), target)}
+        self.trial.clear()
+        kernel = kernel_of(self.trial, kernel.layer, kernel.plan)
+        kernel.rows(made, sources, target)
+        constant = {id(b) for b in self.trial.loaded}
+        inside = sum(b.size for b in self.trial.program.buffers if b.memory == "local" and id(b) not in own | constant)
+        found = float(self.trial.cycles), inside, sum(b.size for b in self.trial.loaded)
+        self.trial.clear()
+        return found
+
+    # -- groups ----------------------------------------------------------------
+
+    def _groups(self, end: int) -> Iterator[Ways]:
+        """Groups of layers up to `end` that fit, from the last layer backwards."""
+        count = len(ITERATIONS)
+        work, constants = np.zeros(count), 0
+        held: dict[int, _Held] = {}
+        tallest = 1
+        resident = ITERATIONS > 1
+        for first in range(end - 1, max(-1, end - 1 - MOST_LAYERS), -1):
+            facts = self.facts[first]
+            if facts is None:
+                return
+            work, constants, tallest = work + facts.work, constants + facts.constants, max(tallest, facts.rows)
+            result = held.get(facts.result.value)
+            if result is None:
+                result = held[facts.result.value] = _Held(facts.result, first, first, 0.0, 0.0)
+            result.first, result.operand = first, facts.result
+            for operand in facts.operands:
+                known = held.get(operand.value)
+                if known is None:
+                    known = held[operand.value] = _Held(operand, first, first)
+                known.first = first
+                scale = operand.rows / facts.rows
+                known.lead = max(known.lead, result.lead * scale + operand.beyond)
+                known.behind = min(known.behind, result.lead * scale - operand.before)
+            single = first == end - 1
+            fits = max(1, tallest) >= ITERATIONS
+            fits[0] = single
+            made = {f.result.value for f in self.facts[first:end] if f is not None}
+            inner = [h for v, h in held.items() if v in made and self.last_reader.get(v, -1) < end]
+            results = [h for v, h in held.items() if v in made and self.last_reader.get(v, -1) >= end]
+            outside = [h for v, h in held.items() if v not in made]
+            within = self._peak(first, end, inner)
+            copies = sum((self._copies(h) for h in (*inner, *results, *outside)), np.zeros(count))
+            total = within + constants * resident
+            fits &= total <= self.budget
+            if not fits.any():
+                if not single and (within + constants).min() > self.budget:
+                    return
+                if not single:
+                    continue
+            reads, ends = [self._crossing(h) for h in outside], [self._crossing(h) for h in results]
+            if single and facts.streamed is not None and facts.rows > 1:
+                yield from self._streamed(first, facts, within, copies, reads, ends)
+            if not fits.any():
+                continue
+            bands = sum((c.band for c in (*reads, *ends)), np.zeros(count))
+            chosen = _pareto(work + copies * resident, total + bands, fits)
+            yield Ways(
+                first, end, ITERATIONS[chosen].astype(float), (work + copies * resident)[chosen], within[chosen], constants, resident[chosen],
+                CHUNKS * facts.chunk if single else constants, tuple(_chosen(c, chosen) for c in reads), tuple(_chosen(c, chosen) for c in ends),
+            )  # fmt: skip
+
+    def _streamed(
+        self, index: int, facts: LayerFacts, within: Floats, copies: Floats, reads: list[Crossing], ends: list[Crossing]
+    ) -> Iterator[Ways]:
+        """A layer by itself in several iterations, each of which loads its constants again: as many ways as numbers of iterations."""
+        for way in range(1, len(ITERATIONS)):
+            parts = int(ITERATIONS[way])
+            if parts > min(facts.rows, 16) or facts.streamed is None or within[way] + CHUNKS * facts.chunk > self.budget:
+                continue
+            yield Ways(
+                index, index + 1, np.array([float(parts)]), (facts.streamed + copies)[[way]], within[[way]], facts.constants * parts,
+                np.zeros(1, bool), CHUNKS * facts.chunk, tuple(_chosen(c, [way]) for c in reads), tuple(_chosen(c, [way]) for c in ends),
+            )  # fmt: skip
+
+    def _copies(self, held: _Held) -> Floats:
+        """Cycles that the rows take which iterations hand on."""
+        if held.halo <= 0:
+            return np.zeros(len(ITERATIONS))
+        slots = held.operand.n * -(-held.operand.c // held.operand.lanes)
+        return np.asarray((ITERATIONS - 1) * (COPY_CYCLES + slots * np.ceil(held.halo * held.operand.w / 16) * 16 / COPY_RATE))
+
+    def _crossing(self, held: _Held) -> Crossing:
+        """The value as it comes from memory, or goes there: its tile, and the one of the iteration before or behind."""
+        rows = held.rows()
+        band = held.operand.band(rows) * np.where(ITERATIONS > 1, 2, 1)
+        first = np.minimum(held.operand.rows, np.ceil(held.operand.rows / ITERATIONS + held.lead))
+        return Crossing(held.operand.value, held.operand.size, band, np.asarray(first / held.operand.rows * held.operand.size))
+
+    def _peak(self, first: int, end: int, inner: list[_Held]) -> Floats:
+        """Lane bytes in use at most within an iteration, values from outside and constants aside."""
+        change = np.zeros((end - first + 1, len(ITERATIONS)))
+        for item in inner:
+            band = item.operand.band(item.rows())
+            if item.halo > 0:
+                # The tile of the iteration before is there until its last rows are copied.
+                change[0] += band * (ITERATIONS > 1)
+                change[item.first - first + 1] -= band * (ITERATIONS > 1)
+                last = end - first
+            else:
+                last = self.last_reader[item.operand.value] - first + 1
+            change[item.first - first] += band
+            change[last] -= band
+        live = np.cumsum(change, 0)[:-1]
+        for offset in range(end - first):
+            facts = self.facts[first + offset]
+            if facts is not None:
+                live[offset] += facts.inside
+        return np.asarray(live.max(0))
+
+
+def _pareto(work: Floats, taken: Floats, fits: np.ndarray[Any, np.dtype[np.bool_]]) -> list[int]:
+    """Ways that no other beats in both cycles and bytes, at most `MOST_WAYS` of them, evenly chosen; one iteration always."""
+    found: list[int] = []
+    least = np.inf
+    for index in np.lexsort((taken, work)):
+        if fits[index] and (taken[index] < least or index == 0):
+            found.append(int(index))
+            least = min(least, taken[index])
+    if len(found) > MOST_WAYS:
+        found = [found[i] for i in dict.fromkeys(np.linspace(0, len(found) - 1, MOST_WAYS).round().astype(int).tolist())]
+    return found
+
+
+def _chosen(item: Crossing, ways: list[int]) -> Crossing:
+    return Crossing(item.value, item.size, item.band[ways], item.first[ways])
+
+

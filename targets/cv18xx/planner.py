@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Plans of a segment: groups of layers by estimated cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gadl.passes.plan.cuts import Cut, CutSearch, Memory
+from gadl.passes.plan.plan import GroupPlan, LayerPlan, Plan
+
+from .chip import Chip
+from .grouping import GroupCosts
+from .layers import Layer
+
+
+class Planner:
+    """Plans the layers of a segment; `budget` is the part of a lane, in bytes, that a group may use."""
+
+    def __init__(self, chip: Chip, mb_per_s: float, budget: int) -> None:
+        self.chip, self.mb_per_s, self.budget = chip, mb_per_s, budget
+
+    def grouped(self, layers: list[Layer], returned: set[int]) -> Plan:
+        """Groups of least estimated time."""
+        costs = GroupCosts(self.chip, self.mb_per_s, layers, returned, self.budget)
+        # On-chip bytes are a lane's, and constants fill all lanes.
+        memory = Memory(self.budget, self.mb_per_s / self.chip.mhz, 0.0, 1, float(self.chip.lanes))
+        search = CutSearch(costs.ways, memory, costs.last_reader, costs.sizes, costs.constants)
+        return Plan(tuple(self._group(costs, layers[c.first : c.end], c) for c in search.run()))
+
+    def _group(self, costs: GroupCosts, members: Sequence[Layer], cut: Cut) -> GroupPlan:
+        if cut.parts == 0:
+            return GroupPlan((LayerPlan(members[0].ops),))
+        plans = []
+        for member in members:
+            chunk = costs.chunk(member.index) if cut.parts == 1 or cut.streamed else 0
+            plans.append(LayerPlan(member.ops, channels=chunk, resident=not cut.streamed, kept=id(member.result) in cut.kept))
+        return GroupPlan(tuple(plans), cut.parts)
