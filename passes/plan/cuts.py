@@ -30,7 +30,8 @@ FAR = 1e15
 @dataclass(frozen=True)
 class Memory:
     """What the groups share: on-chip `capacity` in bytes, off-chip `rate` in bytes per cycle, `latency` in cycles, and how many
-    loads may wait for it at once. `packed` is what a byte of constants on chip takes off chip.
+    loads may wait for it at once. `packed` is what a byte of constants on chip takes off chip, `price` the cycles that a byte moved
+    counts beside its time.
     """
 
     capacity: float
@@ -38,6 +39,7 @@ class Memory:
     latency: float
     channels: int
     packed: float = 1.0
+    price: float = 0.0
 
     @property
     def constant_rate(self) -> float:
@@ -79,7 +81,8 @@ class Ways:
     engine, memory aside, `inside` the bytes of values that live within the group. `constants` lie on chip to the end where
     `resident`; elsewhere `piece` bytes of them at a time. `shared`: where all happens in one iteration, a kept result takes the
     place of an operand that it is as large as. `over`: the result goes over an operand, which nobody reads afterwards.
-    `seen`: another look at values in memory, which takes no time and no room.
+    `seen`: another look at values in memory, which takes no time and no room. `together`: `resident` constants come as one, and
+    nothing starts before they are there.
     """
 
     first: int
@@ -95,6 +98,7 @@ class Ways:
     shared: bool = False
     over: Over | None = None
     seen: frozenset[int] = frozenset()
+    together: bool = False
 
 
 def advance(
@@ -112,7 +116,7 @@ def advance(
     mine = np.minimum(there, ways.constants)
     rest = ways.constants - mine
     late = np.where(
-        ways.resident,
+        ways.resident & (not ways.together),
         np.maximum(rest / memory.constant_rate - ways.work / parts, 0),
         np.maximum(np.minimum(ways.piece, ways.constants) - mine, 0) / memory.constant_rate,
     )
@@ -131,7 +135,7 @@ def advance(
 class Cut:
     """A group that was chosen: layers `[first, end)`, iterations, the results that stay on chip, and if one goes over an operand.
 
-    `streamed`: every iteration loads the constants again.
+    `streamed`: constants come in pieces, in every iteration again.
     """
 
     first: int
@@ -232,7 +236,7 @@ class CutSearch:
                 held = held + sum(item.band for item in ways.results if item.value not in kept)
                 held = held + sum(self.sizes[item.value] for item in ways.results if item.value in kept) * ~(ways.shared & (ways.parts == 1))
             length, left = advance(self.memory, ways, stock, held, loaded, awaited, stored, self.behind[ways.end])
-            then = time + length
+            then = time + length + self.memory.price * (loaded + stored + ways.constants * self.memory.packed)
             if np.isfinite(then).any():
                 bucket.time.append(then)
                 bucket.stock.append(left)
@@ -274,7 +278,7 @@ class CutSearch:
             if stock[index] <= most.get(alive, -1.0):
                 continue
             most[alive] = float(stock[index])
-            streamed = bool(ways.parts[way] > 1 and not ways.resident[way])
+            streamed = bool(ways.parts[way] > 0 and not ways.resident[way] and ways.constants)
             cut = Cut(ways.first, ways.end, 0 if ways.seen else int(ways.parts[way]), kept, ways.over, streamed)
             roomy = labels[row].roomy
             if ways.over is not None and kept:

@@ -20,7 +20,7 @@ from gadl.passes.plan.tiling import Floats
 
 from .chip import Chip
 from .expand.context import Trial
-from .expand.group import kernel_of, tile_bytes
+from .expand.group import kernel_of, takes_strides, tile_bytes
 from .expand.kernel import Kernel, shape_or_raise
 from .layers import Layer, row_reads
 from .local import Span, Tile
@@ -29,7 +29,7 @@ from .places import is_view
 #: Numbers of iterations that are tried.
 ITERATIONS = np.array([1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 160, 224, 320])
 #: Longest group, and the most ways to run it that are followed.
-MOST_LAYERS, MOST_WAYS = 40, 6
+MOST_LAYERS, MOST_WAYS = 40, 12
 #: Bytes of constants per lane that are loaded at a time where all rows of a layer run at once, and how many such pieces there are.
 CHUNK_BYTES, CHUNKS = 4 << 10, 2
 #: Cycles that a copy within local memory takes beside its bytes.
@@ -91,6 +91,7 @@ class _Held:
     last: int
     lead: float = 0.0
     behind: float = np.inf
+    in_place: bool = True  # all readers take strides
 
     @property
     def halo(self) -> float:
@@ -234,6 +235,7 @@ class GroupCosts:
                 if known is None:
                     known = held[operand.value] = _Held(operand, first, first)
                 known.first = first
+                known.in_place &= takes_strides(self.layers[first])
                 scale = operand.rows / facts.rows
                 known.lead = max(known.lead, result.lead * scale + operand.beyond)
                 known.behind = min(known.behind, result.lead * scale - operand.before)
@@ -258,12 +260,35 @@ class GroupCosts:
                 yield from self._streamed(first, facts, within, copies, reads, ends)
             if not fits.any():
                 continue
-            bands = sum((c.band for c in (*reads, *ends)), np.zeros(count))
-            chosen = _pareto(work + copies * resident, total + bands, fits)
+            if fits[0]:
+                yield from self._at_once(first, facts, within, reads, ends)
+            fits[0] = False
+            if fits.any():
+                bands = sum((c.band for c in (*reads, *ends)), np.zeros(count))
+                chosen = _pareto(work + copies, total + bands, fits)
+                yield Ways(
+                    first, end, ITERATIONS[chosen].astype(float), (work + copies)[chosen], within[chosen], constants, resident[chosen],
+                    constants, tuple(_chosen(c, chosen) for c in reads), tuple(_chosen(c, chosen) for c in ends), together=True,
+                )  # fmt: skip
+
+    def _at_once(self, index: int, facts: LayerFacts, within: Floats, reads: list[Crossing], ends: list[Crossing]) -> Iterator[Ways]:
+        """A layer in one iteration: its constants in pieces, or whole."""
+        one = [0]
+        crossings = tuple(_chosen(c, one) for c in reads), tuple(_chosen(c, one) for c in ends)
+        yield Ways(
+            index, index + 1, np.ones(1), facts.work[one], within[one], facts.constants, np.zeros(1, bool), CHUNKS * facts.chunk, *crossings
+        )
+        if facts.chunk < facts.constants and within[0] + facts.constants <= self.budget:
             yield Ways(
-                first, end, ITERATIONS[chosen].astype(float), (work + copies * resident)[chosen], within[chosen], constants, resident[chosen],
-                CHUNKS * facts.chunk if single else constants, tuple(_chosen(c, chosen) for c in reads), tuple(_chosen(c, chosen) for c in ends),
+                index, index + 1, np.ones(1), self._whole(index, facts), within[one], facts.constants, np.ones(1, bool), facts.constants,
+                *crossings, together=True,
             )  # fmt: skip
+
+    def _whole(self, index: int, facts: LayerFacts) -> Floats:
+        """Cycles of a layer in one iteration whose constants are there from the beginning."""
+        layer = self.layers[index]
+        kernel = kernel_of(self.trial, layer, LayerPlan(layer.ops))
+        return np.array([self._cost(kernel, row_reads(layer) or [], facts.rows, 0)[0]])
 
     def _streamed(
         self, index: int, facts: LayerFacts, within: Floats, copies: Floats, reads: list[Crossing], ends: list[Crossing]
@@ -283,7 +308,8 @@ class GroupCosts:
         if held.halo <= 0:
             return np.zeros(len(ITERATIONS))
         slots = held.operand.n * -(-held.operand.c // held.operand.lanes)
-        return np.asarray((ITERATIONS - 1) * (COPY_CYCLES + slots * np.ceil(held.halo * held.operand.w / 16) * 16 / COPY_RATE))
+        times = 1 if held.in_place else 2
+        return np.asarray(times * (ITERATIONS - 1) * (COPY_CYCLES + slots * np.ceil(held.halo * held.operand.w / 16) * 16 / COPY_RATE))
 
     def _crossing(self, held: _Held) -> Crossing:
         """The value as it comes from memory, or goes there: its tile, and the one of the iteration before or behind."""
@@ -297,15 +323,15 @@ class GroupCosts:
         change = np.zeros((end - first + 1, len(ITERATIONS)))
         for item in inner:
             band = item.operand.band(item.rows())
-            if item.halo > 0:
-                # The tile of the iteration before is there until its last rows are copied.
-                change[0] += band * (ITERATIONS > 1)
-                change[item.first - first + 1] -= band * (ITERATIONS > 1)
-                last = end - first
-            else:
-                last = self.last_reader[item.operand.value] - first + 1
-            change[item.first - first] += band
+            begin, last = item.first - first, self.last_reader[item.operand.value] - first + 1
+            change[begin] += band
             change[last] -= band
+            if item.halo > 0:
+                # Between iterations there is the whole tile, or the rows that are read again.
+                aside = band if item.in_place else item.operand.band(item.halo)
+                for start, stop in ((0, begin), (last, end - first)):
+                    change[start] += aside * (ITERATIONS > 1)
+                    change[stop] -= aside * (ITERATIONS > 1)
         live = np.cumsum(change, 0)[:-1]
         for offset in range(end - first):
             facts = self.facts[first + offset]
@@ -315,11 +341,11 @@ class GroupCosts:
 
 
 def _pareto(work: Floats, taken: Floats, fits: np.ndarray[Any, np.dtype[np.bool_]]) -> list[int]:
-    """Ways that no other beats in both cycles and bytes, at most `MOST_WAYS` of them, evenly chosen; one iteration always."""
+    """Ways that no other beats in both cycles and bytes, at most `MOST_WAYS` of them, evenly chosen."""
     found: list[int] = []
     least = np.inf
     for index in np.lexsort((taken, work)):
-        if fits[index] and (taken[index] < least or index == 0):
+        if fits[index] and taken[index] < least:
             found.append(int(index))
             least = min(least, taken[index])
     if len(found) > MOST_WAYS:

@@ -59,7 +59,10 @@ class View:
 
 @dataclass(frozen=True)
 class Tile:
-    """Rows `[first, first + h)` of a value: extents, and its place. `lanes` are those of the chip, `element` bytes of an element."""
+    """Rows `[first, first + h)` of a value: extents, and its place. `lanes` are those of the chip, `element` bytes of an element.
+
+    `room`: rows that a channel has room for, where there are more than `h`.
+    """
 
     buffer: Buffer
     lanes: int
@@ -69,6 +72,7 @@ class Tile:
     w: int
     first: int = 0
     element: int = 1
+    room: int = 0
 
     @staticmethod
     def size(lanes: int, n: int, c: int, h: int, w: int, element: int = 1) -> int:
@@ -83,7 +87,7 @@ class Tile:
     @property
     def c_str(self) -> int:
         """Bytes between channels of one lane."""
-        return align(self.h * self.w * self.element)
+        return align(max(self.h, self.room) * self.w * self.element)
 
     @property
     def n_str(self) -> int:
@@ -100,7 +104,7 @@ class Tile:
         slots = -(-channels.count // self.lanes)
         size = (self.n - 1) * self.n_str + (slots - 1) * self.c_str + rows.count * row
         # A transfer between lanes and rows of 16 bytes never touches more than the aligned form of the rows.
-        aligned = align(rows.count * row) == self.c_str and rows.first == self.first and (self.n == 1 or channels.count == self.c)
+        aligned = align(rows.count * row) == self.c_str and rows.count == self.h and (self.n == 1 or channels.count == self.c)
         return View(
             Ref(self.buffer, offset), self.n, channels.count, rows.count, self.w, self.n_str, self.c_str, row, self.element, aligned,
             Region(self.buffer, offset, size),

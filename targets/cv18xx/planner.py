@@ -12,6 +12,9 @@ from .chip import Chip
 from .grouping import GroupCosts
 from .layers import Layer
 
+#: What a byte of DDR traffic costs beside its time, as a part of that: what is hidden now is not on a board with slower memory.
+BYTE_WEIGHT = 0.25
+
 
 class Planner:
     """Plans the layers of a segment; `budget` is the part of a lane, in bytes, that a group may use."""
@@ -23,7 +26,8 @@ class Planner:
         """Groups of least estimated time."""
         costs = GroupCosts(self.chip, self.mb_per_s, layers, returned, self.budget)
         # On-chip bytes are a lane's, and constants fill all lanes.
-        memory = Memory(self.budget, self.mb_per_s / self.chip.mhz, 0.0, 1, float(self.chip.lanes))
+        rate = self.mb_per_s / self.chip.mhz
+        memory = Memory(self.budget, rate, 0.0, 1, float(self.chip.lanes), BYTE_WEIGHT / rate)
         search = CutSearch(costs.ways, memory, costs.last_reader, costs.sizes, costs.constants)
         return Plan(tuple(self._group(costs, layers[c.first : c.end], c) for c in search.run()))
 
@@ -32,6 +36,6 @@ class Planner:
             return GroupPlan((LayerPlan(members[0].ops),))
         plans = []
         for member in members:
-            chunk = costs.chunk(member.index) if cut.parts == 1 or cut.streamed else 0
+            chunk = costs.chunk(member.index) if cut.streamed else 0
             plans.append(LayerPlan(member.ops, channels=chunk, resident=not cut.streamed, kept=id(member.result) in cut.kept))
         return GroupPlan(tuple(plans), cut.parts)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A group of layers in iterations: every layer advances by some rows, intermediates stay in local memory.
 
-A convolution sees its operand only in the aligned form, whose channel stride follows from the number of rows. So each iteration
-has a tile of its own for every value, of just the rows that are still read; rows of the iteration before are copied into it.
+A dense convolution sees its operand only in the aligned form, whose channel stride follows from the number of rows. So each iteration
+has a tile of its own for a value, of just the rows that are still read; rows that the next one reads again are put aside, and
+copied into its tile. Where all readers take strides, the tiles of all iterations have one place and one channel stride.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from collections.abc import Sequence
 
 from gadl.compiler.ir.graph import Value
 from gadl.passes.plan.plan import GroupPlan, LayerPlan
+from gadl.passes.plan.program import Buffer
 from gadl.passes.plan.rows import RowFlow, RowLayer
 
-from ..layers import Layer, row_reads
-from ..local import Span, Tile
+from ..layers import Layer, is_depthwise, row_reads
+from ..local import Span, Tile, spans
 from .context import LOCAL, Expansion
 from .convolution import Sum, convolution_kernel
 from .elementwise import Elementwise, LookUp
@@ -67,6 +69,11 @@ def tile_bytes(layer: Layer, lanes: int, rows: int) -> int:
     return size
 
 
+def takes_strides(layer: Layer) -> bool:
+    """True for a layer that reads rows where they lie."""
+    return is_depthwise(layer.op) or layer.op.name not in ("conv", "conv_transpose", "lut")
+
+
 class GroupExpansion:
     """Expands one group.
 
@@ -81,6 +88,9 @@ class GroupExpansion:
         self.flow = RowFlow(*found, plan.iterations)
         self.made_here = {id(layer.result): layer for layer in layers}
         self.tiles: dict[int, Tile] = {}
+        #: The buffer of a value whose tiles have one place, and the rows that a channel has room for.
+        self.places: dict[int, tuple[Buffer, int]] = {}
+        self.last = {id(v): layer.index for layer in layers for v in layer.op.inputs}
         self.kernels = [kernel_of(context, layer, chosen) for layer, chosen in zip(layers, plan.layers, strict=True)]
 
     def run(self) -> None:
@@ -89,6 +99,9 @@ class GroupExpansion:
         for iteration in range(self.flow.iterations):
             for layer, kernel in zip(self.layers, self.kernels):
                 self._advance(layer, kernel, iteration)
+                for value, last in self.last.items():
+                    if last == layer.index and value in self.made_here and iteration + 1 < self.flow.iterations:
+                        self._put_aside(self.made_here[value].result, iteration)
             for kernel in self.kernels:
                 kernel.end_iteration()
         self.context.kept |= {value: self.tiles[value] for value in self.kept}
@@ -125,21 +138,52 @@ class GroupExpansion:
         there, window = self.tiles.get(id(value)), self._window(id(value), iteration)
         if there is not None and there.rows == window:
             return there
-        shape, layer = shape_or_raise(value), self.made_here.get(id(value))
-        size = Tile.size(self.context.chip.lanes, shape.n, shape.c, window.count, shape.w)
+        shape, layer, lanes = shape_or_raise(value), self.made_here.get(id(value)), self.context.chip.lanes
+        if self._has_place(id(value)):
+            buffer, room = self._place(value)
+            tile = self.tiles[id(value)] = Tile(buffer, lanes, shape.n, shape.c, window.count, shape.w, window.first, room=room)
+            return tile
+        size = Tile.size(lanes, shape.n, shape.c, window.count, shape.w)
         if layer is not None:
-            size = tile_bytes(layer, self.context.chip.lanes, window.count)
+            size = tile_bytes(layer, lanes, window.count)
         buffer = self.context.program.buffer(LOCAL, size, value.name)
-        tile = self.tiles[id(value)] = Tile(buffer, self.context.chip.lanes, shape.n, shape.c, window.count, shape.w, window.first)
+        tile = self.tiles[id(value)] = Tile(buffer, lanes, shape.n, shape.c, window.count, shape.w, window.first)
         return tile
+
+    def _has_place(self, value: int) -> bool:
+        """True for a value of several iterations whose tiles have one place."""
+        layer = self.made_here.get(value)
+        if layer is None or value in self.kept | self.stored or self.flow.iterations == 1 or not self.flow.halo(value):
+            return False
+        return all(takes_strides(reader) for reader in self.layers if any(id(v) == value for v in reader.op.inputs))
+
+    def _place(self, value: Value) -> tuple[Buffer, int]:
+        if id(value) not in self.places:
+            rows = max(self._window(id(value), i).count for i in range(self.flow.iterations))
+            size = tile_bytes(self.made_here[id(value)], self.context.chip.lanes, rows)
+            self.places[id(value)] = self.context.program.buffer(LOCAL, size, value.name), rows
+        return self.places[id(value)]
+
+    def _put_aside(self, value: Value, iteration: int) -> None:
+        """Keep only the rows that the next iteration reads, so that the tile is free."""
+        tile = self.tiles.get(id(value))
+        if tile is None or id(value) in self.places or id(value) in self.kept:
+            return
+        first = max(int(self.flow.needed_from(id(value))[iteration + 1]), tile.first)
+        rows = Span(first, tile.rows.end - first)
+        if 0 < rows.count < tile.h:
+            self.tiles[id(value)] = self.kernels[0].copied(tile, rows, rows, 0, 0)
 
     def _keep(self, value: Value, old: Tile | None, iteration: int) -> None:
         """Copy the rows that are still read from the tile of the iteration before."""
         tile, before = self.tiles[id(value)], self.flow.rows(id(value), iteration)[0]
         if old is None or old is tile or before <= tile.first:
             return
-        rows = Span(tile.first, before - tile.first)
-        self.kernels[0].emit_copy(old.view(rows), tile.view(rows))
+        # In one place rows move up, never over rows that are yet to move.
+        step = tile.first - old.first if tile.buffer is old.buffer else before - tile.first
+        if step:
+            for rows in spans(before - tile.first, step, tile.first):
+                self.kernels[0].emit_copy(old.view(rows), tile.view(rows))
 
     def _fetch(self, value: Value, iteration: int) -> None:
         """Load the rows of a value from outside that this iteration reads first."""

@@ -93,7 +93,7 @@ class Kernel(ABC):
 
     def exact(self, tile: Tile, rows: Span) -> Tile:
         """A tile of just these rows, which the units see in the aligned form: a copy where it is another."""
-        if tile.rows == rows or tile.view(rows).aligned:
+        if tile.rows == rows and tile.view().aligned:
             return tile
         return self.copied(tile, rows, rows, 0, 0)
 
