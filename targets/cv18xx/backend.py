@@ -19,6 +19,7 @@ from .expand.context import SCRATCH, Expansion
 from .expand.group import GroupExpansion
 from .expand.lone import expand_movement
 from .expand.matrix import expand_linear
+from .in_place import chains_of
 from .layers import Layer, layers_of
 from .places import bind, place_values
 from .planner import Planner
@@ -53,7 +54,8 @@ class Build:
     def _expand(self, returned: set[int]) -> None:
         by_op = {layer.ops[0]: layer for layer in self.layers}
         by_rows = {id(by_op[p.ops[0]].op) for g in self.plan.groups if g.iterations for p in g.layers}
-        for group in self.plan.groups:
+        chains = chains_of([([by_op[p.ops[0]] for p in g.layers], g) for g in self.plan.groups], self.chip.lanes)
+        for number, group in enumerate(self.plan.groups):
             members = [by_op[p.ops[0]] for p in group.layers]
             if group.iterations == 0:
                 (layer,) = members
@@ -66,7 +68,8 @@ class Build:
                 id(m.result) for m in members
                 if id(m.result) in returned or any(id(user) not in (by_rows if id(m.result) in kept else inside) for user in m.result.users)
             }  # fmt: skip
-            GroupExpansion(self.context, members, group, stored, kept).run()
+            here = {value: chain for (at, value), chain in chains.items() if at == number}
+            GroupExpansion(self.context, members, group, stored, kept, here).run()
 
     def commands(self) -> list[Command]:
         """The stream in the best arrangement; `AllocationError` when none fits."""

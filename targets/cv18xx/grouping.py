@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from gadl.passes.plan.cuts import Crossing, Ways
+from gadl.passes.plan.cuts import Crossing, Over, Ways
 from gadl.passes.plan.plan import LayerPlan
 from gadl.passes.plan.rows import RowMap
 from gadl.passes.plan.tiling import Floats
@@ -22,6 +22,7 @@ from .chip import Chip
 from .expand.context import Trial
 from .expand.group import kernel_of, takes_strides, tile_bytes
 from .expand.kernel import Kernel, shape_or_raise
+from .in_place import way_in_place
 from .layers import Layer, row_reads
 from .local import Span, Tile
 from .places import is_view
@@ -260,6 +261,8 @@ class GroupCosts:
                 yield from self._streamed(first, facts, within, copies, reads, ends)
             if not fits.any():
                 continue
+            if single:
+                yield from self._over(first, facts, reads, ends)
             if fits[0]:
                 yield from self._at_once(first, facts, within, reads, ends)
             fits[0] = False
@@ -283,6 +286,22 @@ class GroupCosts:
                 index, index + 1, np.ones(1), self._whole(index, facts), within[one], facts.constants, np.ones(1, bool), facts.constants,
                 *crossings, together=True,
             )  # fmt: skip
+
+    def _over(self, index: int, facts: LayerFacts, reads: list[Crossing], ends: list[Crossing]) -> Iterator[Ways]:
+        """A layer in one iteration whose result goes over its operand."""
+        layer, operand = self.layers[index], facts.operands[0].value
+        if operand not in self.sizes or self.last_reader[operand] != index or id(layer.op.inputs[0]) != operand:
+            return
+        way = way_in_place(layer, self.chip.lanes)
+        if way is None:
+            return
+        kernel, one = kernel_of(self.trial, layer, LayerPlan(layer.ops)), [0]
+        work, inside, _ = self._cost(kernel, row_reads(layer) or [], facts.rows, way.channels)
+        piece = min(facts.constants, CHUNKS * (facts.constants * way.channels // facts.result.c if way.channels else facts.constants))
+        yield Ways(
+            index, index + 1, np.ones(1), np.array([work]), np.array([float(inside)]), facts.constants, np.zeros(1, bool), piece,
+            tuple(_chosen(c, one) for c in reads), tuple(_chosen(c, one) for c in ends), over=Over(operand, facts.result.value, way.span),
+        )  # fmt: skip
 
     def _whole(self, index: int, facts: LayerFacts) -> Floats:
         """Cycles of a layer in one iteration whose constants are there from the beginning."""

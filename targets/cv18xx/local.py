@@ -61,7 +61,7 @@ class View:
 class Tile:
     """Rows `[first, first + h)` of a value: extents, and its place. `lanes` are those of the chip, `element` bytes of an element.
 
-    `room`: rows that a channel has room for, where there are more than `h`.
+    `room`: rows that a channel has room for, where there are more than `h`. `offset`: where it begins in its buffer.
     """
 
     buffer: Buffer
@@ -73,6 +73,7 @@ class Tile:
     first: int = 0
     element: int = 1
     room: int = 0
+    offset: int = 0
 
     @staticmethod
     def size(lanes: int, n: int, c: int, h: int, w: int, element: int = 1) -> int:
@@ -100,7 +101,7 @@ class Tile:
         if channels.first % self.lanes:
             raise ValueError("channels begin on lane 0")
         row = self.w * self.element
-        offset = channels.first // self.lanes * self.c_str + (rows.first - self.first) * row
+        offset = self.offset + channels.first // self.lanes * self.c_str + (rows.first - self.first) * row
         slots = -(-channels.count // self.lanes)
         size = (self.n - 1) * self.n_str + (slots - 1) * self.c_str + rows.count * row
         # A transfer between lanes and rows of 16 bytes never touches more than the aligned form of the rows.

@@ -10,6 +10,7 @@ from gadl.passes.plan.plan import GroupPlan, LayerPlan, Plan
 
 from .chip import Chip
 from .grouping import GroupCosts
+from .in_place import way_in_place
 from .layers import Layer
 
 #: What a byte of DDR traffic costs beside its time, as a part of that: what is hidden now is not on a board with slower memory.
@@ -37,5 +38,8 @@ class Planner:
         plans = []
         for member in members:
             chunk = costs.chunk(member.index) if cut.streamed else 0
-            plans.append(LayerPlan(member.ops, channels=chunk, resident=not cut.streamed, kept=id(member.result) in cut.kept))
+            way = way_in_place(member, self.chip.lanes) if cut.over is not None else None
+            chunk = chunk if way is None else way.channels
+            kept = id(member.result) in cut.kept
+            plans.append(LayerPlan(member.ops, channels=chunk, resident=not cut.streamed, kept=kept, in_place=way is not None))
         return GroupPlan(tuple(plans), cut.parts)

@@ -11,6 +11,7 @@ import numpy as np
 
 from gadl.compiler.ir.graph import Value
 from gadl.compiler.ir.types import Array
+from gadl.passes.plan.in_place import Chain
 from gadl.passes.plan.program import Buffer, Program, Ref, Region, Step
 
 from ..chip import Chip
@@ -81,6 +82,7 @@ class Expansion:
         self.op = 0
         #: Values that stay in local memory between groups, by `id`.
         self.kept: dict[int, Tile] = {}
+        self._chains: dict[int, Buffer] = {}
 
     # -- data ------------------------------------------------------------------
 
@@ -88,6 +90,12 @@ class Expansion:
         """A new tile for rows of a value."""
         buffer = self.program.buffer(LOCAL, Tile.size(self.chip.lanes, n, c, rows.count, w), value.name)
         return Tile(buffer, self.chip.lanes, n, c, rows.count, w, rows.first)
+
+    def chain_buffer(self, chain: Chain) -> Buffer:
+        """The buffer that the values of a chain share."""
+        if id(chain) not in self._chains:
+            self._chains[id(chain)] = self.program.buffer(LOCAL, chain.size, "in place")
+        return self._chains[id(chain)]
 
     def scratch(self, size: int, name: str) -> Block:
         """Bytes of every lane."""

@@ -77,9 +77,9 @@ class Elementwise(Kernel):
         part = sum_channels(self.shape, self.lanes)
         for channels in spans(self.shape.c, part):
             y = target.view(rows, channels)
-            offset = Tile.size(self.lanes, target.n, target.c, target.h, target.w)
-            plane = offset - channels.first // self.lanes * target.c_str
-            upper = Region(target.buffer, offset, target.buffer.size - offset)
+            size = Tile.size(self.lanes, target.n, target.c, target.h, target.w)
+            plane = size - channels.first // self.lanes * target.c_str
+            upper = Region(target.buffer, target.offset + size, Tile.size(self.lanes, target.n, channels.count, target.h, target.w))
             a, b = (self._view(v, sources, rows, channels) for v in self.op.inputs)
             for source, factor, added in ((a, first, False), (b, second, True)):
                 fields = elementwise(

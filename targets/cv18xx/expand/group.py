@@ -8,9 +8,10 @@ copied into its tile. Where all readers take strides, the tiles of all iteration
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from gadl.compiler.ir.graph import Value
+from gadl.passes.plan.in_place import Chain
 from gadl.passes.plan.plan import GroupPlan, LayerPlan
 from gadl.passes.plan.program import Buffer
 from gadl.passes.plan.rows import RowFlow, RowLayer
@@ -77,10 +78,14 @@ def takes_strides(layer: Layer) -> bool:
 class GroupExpansion:
     """Expands one group.
 
-    `stored` are the results that must reach memory, `kept` those that stay in local memory for later groups (both by `id`).
+    `stored` are the results that must reach memory, `kept` those that stay in local memory for later groups (both by `id`), `chains`
+    where values lie that take each other's place.
     """
 
-    def __init__(self, context: Expansion, layers: Sequence[Layer], plan: GroupPlan, stored: set[int], kept: set[int]) -> None:
+    def __init__(
+        self, context: Expansion, layers: Sequence[Layer], plan: GroupPlan, stored: set[int], kept: set[int], chains: Mapping[int, Chain]
+    ) -> None:
+        self.chains = chains
         self.context, self.layers, self.stored, self.kept = context, layers, stored, kept
         found = row_layers(layers)
         if found is None:
@@ -92,6 +97,9 @@ class GroupExpansion:
         self.places: dict[int, tuple[Buffer, int]] = {}
         self.last = {id(v): layer.index for layer in layers for v in layer.op.inputs}
         self.kernels = [kernel_of(context, layer, chosen) for layer, chosen in zip(layers, plan.layers, strict=True)]
+        for layer, kernel in zip(layers, self.kernels):
+            chain = chains.get(id(layer.result))
+            kernel.backwards = chain is not None and id(layer.result) in chain.from_bottom
 
     def run(self) -> None:
         """Emit all steps."""
@@ -142,6 +150,11 @@ class GroupExpansion:
         if self._has_place(id(value)):
             buffer, room = self._place(value)
             tile = self.tiles[id(value)] = Tile(buffer, lanes, shape.n, shape.c, window.count, shape.w, window.first, room=room)
+            return tile
+        chain = self.chains.get(id(value))
+        if chain is not None:
+            buffer, offset = self.context.chain_buffer(chain), chain.offsets[id(value)] - chain.low
+            tile = self.tiles[id(value)] = Tile(buffer, lanes, shape.n, shape.c, window.count, shape.w, window.first, offset=offset)
             return tile
         size = Tile.size(lanes, shape.n, shape.c, window.count, shape.w)
         if layer is not None:

@@ -73,6 +73,9 @@ def records(bias: Array | None, requant: Requant, channels: Span, total: int) ->
 class Kernel(ABC):
     """Rows of one layer's result."""
 
+    #: The last channels come first, because the result goes over the operand.
+    backwards = False
+
     def __init__(self, context: Expansion, layer: Layer, plan: LayerPlan) -> None:
         self.context, self.layer, self.plan, self.op = context, layer, plan, layer.op
         self.lanes = context.chip.lanes
@@ -166,7 +169,8 @@ class WindowKernel(Kernel):
 
     def channel_chunks(self) -> list[Span]:
         """The chunks of output channels."""
-        return list(spans(self.shape.c, self.plan.channels or self.shape.c))
+        chunks = list(spans(self.shape.c, self.plan.channels or self.shape.c))
+        return chunks[::-1] if self.backwards else chunks
 
 
 def packed(first: Array, second: Array) -> Array:

@@ -20,6 +20,7 @@ class MaxPool(WindowKernel):
         held = self.reads(rows)
         x = self.exact(self.source(sources), held)
         padding = self.padding(rows, held, LEAST)
-        y = target.view(rows)
-        self.emit(max_pool(x.view(), y, self.window, padding), [x.view()], y)
+        for channels in self.channel_chunks():
+            source, y = x.view(None, channels), target.view(rows, channels)
+            self.emit(max_pool(source, y, self.window, padding), [source], y)
 
