@@ -180,11 +180,12 @@ class _Placement:
         return moved
 
     def refuse(self, buffer: Buffer) -> AllocationError:
-        """A buffer found no room: it comes first from now on. Returns what to say if that does not help."""
+        """A buffer found no room: it comes first from now on, with those like it. Returns what to say if that does not help."""
         for other in self.buffers:
             other.address = None
         if buffer not in self.urgent:
-            self.urgent.insert(0, buffer)
+            alike = [b for b in self.buffers if (b.name, b.size) == (buffer.name, buffer.size) and b not in self.urgent]
+            self.urgent[:0] = alike
         return AllocationError(self.memory, buffer.size, self.capacity, self.program.steps[self.spans[id(buffer)][0]].op)
 
     def _rank(self, buffer: Buffer) -> int:

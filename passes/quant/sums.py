@@ -42,7 +42,7 @@ def _requant(multiplier: int, shift: int) -> Requant:
 
 def most_factors(bits: int, subtracts: bool) -> tuple[int, int]:
     """The largest factor of each operand."""
-    return (1 << bits) - 1, (1 << (bits - subtracts)) - 1
+    return (1 << bits) - 1, (1 << min(bits, 8 - subtracts)) - 1
 
 
 def sum_multipliers(ratios: tuple[float, float], bits: int, subtracts: bool = False) -> SumMultipliers:

@@ -8,6 +8,7 @@ a descriptor without a wait of its own repeats the last one, so the numbers neve
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from gadl.passes.plan.program import Program, Ref, Step, Wait
@@ -25,9 +26,52 @@ def engine_of(step: Step) -> Engine:
     return Engine[step.engine]
 
 
+@dataclass(frozen=True)
+class Pair:
+    """Two operands of one instruction that lie anywhere: what it needs to know follows from their addresses."""
+
+    a: Ref
+    b: Ref
+
+    @property
+    def swapped(self) -> bool:
+        """True where `b` lies first."""
+        return self.b.resolve() < self.a.resolve()
+
+
+@dataclass(frozen=True)
+class First(Pair):
+    """The lower address."""
+
+    def resolve(self) -> int:
+        """Bytes."""
+        return min(self.a.resolve(), self.b.resolve())
+
+
+@dataclass(frozen=True)
+class Apart(Pair):
+    """The distance."""
+
+    def resolve(self) -> int:
+        """Bytes."""
+        return abs(self.a.resolve() - self.b.resolve())
+
+
+@dataclass(frozen=True)
+class Ordered(Pair):
+    """One address where `a` lies first, another one where `b` does."""
+
+    straight: Ref
+    reverse: Ref
+
+    def resolve(self) -> int:
+        """Bytes."""
+        return (self.reverse if self.swapped else self.straight).resolve()
+
+
 def tiu_fields(fields: Mapping[str, Any], unplaced: int | None = None) -> dict[str, int]:
     """Addresses resolved; `unplaced` stands for every address where buffers have none yet."""
-    return {name: _address(value, unplaced) if isinstance(value, Ref) else value for name, value in fields.items()}
+    return {name: value if isinstance(value, int) else _address(value, unplaced) for name, value in fields.items()}
 
 
 def tdma_fields(fields: Mapping[str, Any], unplaced: int | None = None) -> dict[str, int]:
@@ -49,10 +93,10 @@ def tdma_fields(fields: Mapping[str, Any], unplaced: int | None = None) -> dict[
     return found
 
 
-def _address(ref: Ref, unplaced: int | None) -> int:
-    if ref.buffer.address is None and unplaced is not None:
-        return unplaced + ref.offset
-    return ref.resolve()
+def _address(value: Any, unplaced: int | None) -> int:
+    if unplaced is not None and (not isinstance(value, Ref) or value.buffer.address is None):
+        return unplaced
+    return int(value.resolve())
 
 
 def complete(engine: Engine, fields: Mapping[str, int]) -> dict[str, int]:

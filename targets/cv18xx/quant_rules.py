@@ -6,7 +6,7 @@ from __future__ import annotations
 from gadl.compiler.ir.types import DType, Rounding
 from gadl.passes.quant.specs import QuantRules, QuantSpec
 
-#: Symmetric int8 everywhere, 31-bit multipliers with two roundings, 8-bit multipliers in sums, and no clamp but a relu.
+#: Symmetric int8 everywhere, 31-bit multipliers with two roundings, signed 8-bit multipliers in sums, and no clamp but a relu.
 QUANT_RULES = QuantRules(
     activations=QuantSpec(DType.I8, symmetric=True),
     weights=QuantSpec(DType.I8, symmetric=True, narrow=True, per_channel=True),
@@ -18,6 +18,6 @@ QUANT_RULES = QuantRules(
     rounding=Rounding.TFL2,
     residuals=False,
     any_clamp=False,
-    sum_bits=8,
+    sum_bits=7,
     one_scale=frozenset({"linear"}),
 )  # fmt: skip

@@ -15,12 +15,19 @@ from gadl.passes.plan.program import Region
 from ..layers import Layer
 from ..local import Span, Tile, View, spans
 from .context import Block, Expansion
-from .instructions import Function, elementwise, look_up
+from .instructions import Function, elementwise, look_up, weighted_sum
 from .kernel import Kernel, integers, relu_of, sum_channels, sum_numbers, two_step
+
+#: The most columns of an operand.
+MOST_PIXELS = 4063
 
 
 class Elementwise(Kernel):
     """add, sub, mul, min, max, relu, clamp, requantize."""
+
+    def __init__(self, context: Expansion, layer: Layer, plan: LayerPlan) -> None:
+        super().__init__(context, layer, plan)
+        self._weights: Block | None = None
 
     def rows(self, rows: Span, sources: Mapping[int, Tile], target: Tile) -> None:
         match self.op.name:
@@ -68,6 +75,29 @@ class Elementwise(Kernel):
         self.emit(elementwise(function, y, x, other, shift, multiplier, relu=relu_of(self.layer)), [x, *([other] if isinstance(other, View) else [])], y)
 
     def _sum(self, rows: Span, sources: Mapping[int, Tile], target: Tile) -> None:
+        """One filter over both operands where they have one form, else by way of 16 bits."""
+        first, second, shift = sum_numbers(self.op.attrs["requant"])
+        second = -second if self.op.name == "sub" else second
+        a, b = (self._view(v, sources, rows) for v in self.op.inputs)
+        y = target.view(rows)
+        alike = a.region.buffer is not b.region.buffer and (a.c_str, a.h_str) == (b.c_str, b.h_str) and a.h_str == a.w == y.h_str
+        if not alike or a.n > 1 or y.h * y.w > MOST_PIXELS or max(first, abs(second)) > 127:
+            self._sum_of_planes(rows, sources, target)
+            return
+        if self._weights is None:
+            slots = -(-self.shape.c // self.lanes)
+
+            def make() -> Array:
+                filters = np.zeros((2, slots, 16), np.int8)
+                filters[0, :, :2], filters[1, :, :2] = (first, second), (second, first)
+                return filters.view(np.uint8).reshape(1, -1)
+
+            self._weights = self.context.constant(2 * slots * 16, make, f"{self.layer.name}.factors")
+        block = self._weights
+        weights = block.at(), block.at(block.buffer.size // 2)
+        self.emit(weighted_sum(a, b, y, weights, shift, relu_of(self.layer)), [a, b, block], y)
+
+    def _sum_of_planes(self, rows: Span, sources: Mapping[int, Tile], target: Tile) -> None:
         """`(a*ca + b*cb)` shifted: a product of 16 bits, to which the other one is added and which is cut to 8 bits in place.
 
         Its upper byte plane lies behind the result (`result_bytes`), some channels at a time.

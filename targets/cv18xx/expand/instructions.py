@@ -9,6 +9,7 @@ from typing import Any
 
 from gadl.passes.plan.program import Ref
 
+from ..emit import Apart, First, Ordered
 from ..layers import Window
 from ..local import View
 
@@ -142,8 +143,33 @@ def elementwise(
     return fields | {"opt_opd1_const": 1, "opd1_addr": b % (1 << bits), "opt_opd1_sign": int(not unsigned), "short_opd1_str": 3}
 
 
+def weighted_sum(a: View, b: View, y: View, weights: tuple[Ref, Ref], shift: int, relu: bool) -> Fields:
+    """`y = (a * wa + b * wb)` shifted, halves up: a depthwise filter of two rows over both operands, seen as rows far apart.
+
+    Channels of both have one stride and no gaps. `weights`: filters for `a` first and for `b` first.
+    """
+    pixels = y.h * y.w
+    return {
+        "tsk_typ": 1, "tsk_eu_typ": 2, "tsk_opd_num": 2, "opt_chl_quan": 0, "opt_res_shift": shift, "opt_left_shift": 0, "opt_shift_typ": 1,
+        "opt_res0_sign": 1, "opt_opd0_sign": 1, "opt_opd1_sign": 1, "opt_relu_typ": int(relu), "short_opd1_str": 0,
+        "res0_addr": y.address, "opd0_addr": First(a.address, b.address), "opd1_addr": Ordered(a.address, b.address, *weights),
+        "opd1_n": 1, "opd1_c": y.c, "opd1_h": 2, "opd1_w": 1, "conv_op_x_str": 1, "conv_op_y_str": 1,
+        "res0_n": 1, "res0_c": y.c, "res0_h": 1, "res0_w": pixels, "opd0_n": 1, "opd0_c": y.c, "opd0_h": 2, "opd0_w": pixels,
+        "short_res0_str": 3, "res0_n_str": y.n_str, "res0_c_str": y.c_str, "res0_h_str": pixels, "res0_w_str": 1,
+        "short_opd0_str": 3, "opd0_n_str": a.n_str, "opd0_c_str": a.c_str, "opd0_h_str": Apart(a.address, b.address), "opd0_w_str": 1,
+    }  # fmt: skip
+
+
 def copy(x: View, y: View) -> Fields:
-    """Bytes as they are, any strides on both sides."""
+    """Bytes as they are, rows and channels at any strides: the largest of windows of one pixel."""
+    return {
+        "tsk_typ": 1, "tsk_eu_typ": 0, "tsk_opd_num": 1, "opt_res_shift": 0, "opt_left_shift": 0, "opt_shift_typ": 1, "opt_res0_sign": 1,
+        "opt_opd0_sign": 1, "res0_addr": y.address, "opd0_addr": x.address, "opd1_h": 1, "opd1_w": 1, "conv_op_x_str": 1, "conv_op_y_str": 1, "opd0_ins_val": -128,
+    } | _extents("res0", y) | _strides("res0", y) | _extents("opd0", x) | _strides("opd0", x)  # fmt: skip
+
+
+def scatter(x: View, y: View) -> Fields:
+    """Bytes as they are, any strides on both sides, those of pixels too."""
     fields = {
         "tsk_typ": 3, "tsk_eu_typ": int(Function.COPY), "tsk_opd_num": 1, "opt_res_shift": 0, "opt_left_shift": 0, "opt_shift_typ": 1,
         "opt_res0_sign": 0, "opt_opd0_sign": 0, "opt_opd1_sign": 0, "opt_opd2_sign": 0, "res0_addr": y.address, "opd0_addr": x.address,

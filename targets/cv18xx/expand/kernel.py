@@ -17,12 +17,12 @@ from gadl.passes.plan.program import Ref
 from ..layers import Layer, Shape, shape_of, window_of
 from ..local import Span, Tile, View, align, spans
 from .context import Block, Expansion
-from .instructions import RECORD, Fields, Function, Padding, copy, elementwise
+from .instructions import RECORD, Fields, Function, Padding, copy, elementwise, scatter
 
 #: What the fields of a convolution hold at most.
 MOST_PADDING = 15
-#: Part of a sum's channels that are added at a time, and the least bytes of that.
-SUM_PARTS, LEAST_SUM = 4, 512
+#: Bytes of a lane that the second byte plane of a sum may take, where there are more channels.
+SUM_BYTES = 4096
 
 
 def shape_or_raise(value: Value) -> Shape:
@@ -130,7 +130,8 @@ class Kernel(ABC):
 
     def emit_copy(self, source: View, target: View) -> None:
         """Bytes as they are."""
-        self.context.compute(copy(source, target), [source.region], [target.region])
+        fields = copy(source, target) if source.w_str == target.w_str == 1 else scatter(source, target)
+        self.context.compute(fields, [source.region], [target.region])
 
     def emit(self, fields: Fields, reads: list[View | Block], writes: View) -> None:
         """An instruction of the compute unit."""
@@ -185,9 +186,7 @@ def integers(value: Value | None) -> Array | None:
 
 def sum_channels(shape: Shape, lanes: int) -> int:
     """Channels that are added at a time: the second byte plane of the sum takes room beside the result."""
-    slots = -(-shape.c // lanes)
-    each = align(shape.h * shape.w)
-    return max(-(-slots // SUM_PARTS), -(-LEAST_SUM // each)) * lanes if slots > 1 else shape.c
+    return max(1, SUM_BYTES // align(shape.h * shape.w)) * lanes
 
 
 def exact_factor(requant: Requant) -> int:
