@@ -22,7 +22,7 @@ from .choose_params import params_of_range, range_of_constant
 from .norms import OVER_LAST_AXIS, norm_numbers, softmax_numbers
 from .ratios import MOST_RATIO
 from .specs import SHARED_SCALE, QuantRules
-from .sums import sum_multipliers
+from .sums import sum_factors
 from .tables import evaluate_on, table_source
 from .weights import WEIGHTED, real_bias, weight_axis, weight_params
 
@@ -259,7 +259,7 @@ class Conversion:
         match op.name:
             case "add" | "sub" if self.rules.sum_bits:
                 ratios = (scales[0] / out, scales[1] / out)
-                attrs["requant"] = sum_multipliers(ratios, self.rules.sum_bits, op.name == "sub").requant
+                attrs["requant"] = sum_factors(ratios, self.rules.sum_bits, op.name == "sub").requant
             case "add" | "sub":
                 bits = 20 if self.dtype is DType.I8 else 14
                 twice = 2 * max(scales)

@@ -6,6 +6,7 @@ A subtracted operand is multiplied by `-cb`, a signed number, so that `cb` has o
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,7 @@ MOST_SHIFT = 31
 
 
 @dataclass(frozen=True)
-class SumMultipliers:
+class SumFactors:
     """`a * factors[0] + b * factors[1]`, shifted right by `shift`; factors are magnitudes."""
 
     factors: tuple[int, int]
@@ -45,16 +46,15 @@ def most_factors(bits: int, subtracts: bool) -> tuple[int, int]:
     return (1 << bits) - 1, (1 << min(bits, 8 - subtracts)) - 1
 
 
-def sum_multipliers(ratios: tuple[float, float], bits: int, subtracts: bool = False) -> SumMultipliers:
-    """The factors nearest to `scale of operand / scale of result`, with the largest shift that they fit.
+def sum_factors(ratios: tuple[float, float], bits: int, subtracts: bool = False) -> SumFactors:
+    """The factors nearest to `scale of operand / scale of result`, with the largest shift at which they fit.
 
-    `ValueError` when a ratio is past the largest factor.
+    Smaller shifts give nothing nearer: the same factors are at hand with each one doubled. `ValueError` when a ratio is past
+    the largest factor.
     """
     limits = most_factors(bits, subtracts)
     for shift in range(MOST_SHIFT, -1, -1):
-        first, second = (round(ratio * (1 << shift)) for ratio in ratios)
+        first, second = (round(math.ldexp(ratio, shift)) for ratio in ratios)
         if first <= limits[0] and second <= limits[1]:
-            while shift and first % 2 == second % 2 == 0 and first + second:
-                first, second, shift = first // 2, second // 2, shift - 1
-            return SumMultipliers((first, second), shift)
+            return SumFactors((first, second), shift)
     raise ValueError(f"ratios {ratios} are too large for factors of {bits} bits")
