@@ -13,6 +13,7 @@ from gadl.compiler.ir.types import DType, QuantParams
 
 from .norms import OVER_LAST_AXIS, no_integer_form
 from .observers import Range
+from .fit_means import fit_means
 from .fit_sums import fit_sums
 from .ratios import SharedScales, raise_scales
 from .specs import SHARED_SCALE, QuantRules, QuantSpec
@@ -143,6 +144,9 @@ def choose_params(
         raise_scales(graph, scales, rules, verdict)
         if rules.sum_bits:
             fit_sums(graph, scales, rules, verdict)
+            raise_scales(graph, scales, rules, verdict)
+        if rules.mean_bits:
+            fit_means(graph, scales, rules, verdict)
             raise_scales(graph, scales, rules, verdict)
     return scales.by_value()
 

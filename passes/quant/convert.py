@@ -19,6 +19,7 @@ from gadl.compiler.ir.requant import make_requant
 from gadl.compiler.ir.types import Array, DType, QuantParams, Requant, Rounding, TensorType
 
 from .choose_params import params_of_range, range_of_constant
+from .fit_means import count_of, mean_factor
 from .norms import OVER_LAST_AXIS, norm_numbers, softmax_numbers
 from .ratios import MOST_RATIO
 from .specs import SHARED_SCALE, QuantRules
@@ -271,9 +272,9 @@ class Conversion:
                 attrs["requant"] = self._requant(scales[0] / out)
             case "reduce_mean":
                 count = op.inputs[0].type.element_count // op.result.type.element_count
-                attrs["requant"] = self._requant(scales[0] / (out * count))
+                attrs["requant"] = self._mean(op, scales[0] / out) or self._requant(scales[0] / (out * count))
             case "avg_pool":
-                attrs["requant"] = self._by_count(op, scales[0] / out)
+                attrs["requant"] = self._mean(op, scales[0] / out) or self._by_count(op, scales[0] / out)
             case "resize":
                 if attrs["mode"] == "linear" and self.rules.only_shrinks:
                     operands = [self._with_params(op.inputs[0], self._params(op.result))]
@@ -287,6 +288,11 @@ class Conversion:
                 raise ValueError(f"'{op.name}' has no integer form")
         attrs["clamp"] = self._clamp(op)
         self._set(op, op.name, operands, attrs)
+
+    def _mean(self, op: Op, ratio: float) -> Requant | None:
+        """An average by a small factor, where the target has these and the scales allow one."""
+        count = count_of(op) if self.rules.mean_bits else None
+        return None if count is None else mean_factor(ratio / count, self.rules.mean_bits)
 
     def _by_count(self, op: Op, ratio: float) -> Requant:
         """Requantisation of an average: one entry, or one per window count where padding is left out."""

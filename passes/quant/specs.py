@@ -44,6 +44,9 @@ class QuantRules:
     residuals: bool = True
     any_clamp: bool = True
     sum_bits: int = 0
+    #: 0 where averages are rescaled by a wide multiplier; otherwise by an integer of so many bits and a shift, half up, wherever the
+    #: scales allow (`passes/quant/fit_means.py`).
+    mean_bits: int = 0
     #: Weighted ops whose weights have one scale for all output channels.
     one_scale: frozenset[str] = frozenset()
     #: Real range of an op's result that is known without calibration.

@@ -19,5 +19,6 @@ QUANT_RULES = QuantRules(
     residuals=False,
     any_clamp=False,
     sum_bits=7,
+    mean_bits=8,
     one_scale=frozenset({"linear"}),
 )  # fmt: skip

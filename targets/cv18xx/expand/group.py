@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from gadl.compiler.ir.graph import Value
+from gadl.compiler.ir.types import Rounding
 from gadl.passes.plan.in_place import Chain
 from gadl.passes.plan.plan import GroupPlan, LayerPlan
 from gadl.passes.plan.program import Buffer
@@ -23,7 +24,7 @@ from .convolution import Sum, convolution_kernel
 from .elementwise import Elementwise, LookUp
 from .kernel import Kernel, shape_or_raise, sum_channels
 from .movement import Concat
-from .pooling import MaxPool
+from .pooling import AveragePool, MaxPool
 from .resize import Bilinear, Nearest
 
 
@@ -34,7 +35,8 @@ def kernel_of(context: Expansion, layer: Layer, plan: LayerPlan) -> Kernel:
         case "conv" | "conv_transpose":
             return convolution_kernel(context, layer, plan)
         case "avg_pool" | "reduce_mean" | "reduce_sum":
-            return Sum(context, layer, plan)
+            small = op.attrs["requant"].rounding is Rounding.UP
+            return (AveragePool if small else Sum)(context, layer, plan)
         case "max_pool" | "reduce_max":
             return MaxPool(context, layer, plan)
         case "lut":

@@ -117,6 +117,15 @@ def max_pool(x: View, y: View, window: Window, padding: Padding) -> Fields:
     } | _extents("res0", y) | _strides("res0", y) | _extents("opd0", x) | _strides("opd0", x) | _window(window, padding)  # fmt: skip
 
 
+def average_pool(x: View, y: View, window: Window, padding: Padding, factor: int, shift: int) -> Fields:
+    """The sum of each window times an unsigned factor of eight bits, shifted, halves up."""
+    return {
+        "tsk_typ": 1, "tsk_eu_typ": 1, "tsk_opd_num": 2, "opt_res_shift": shift, "opt_left_shift": 0, "opt_shift_typ": 1, "opt_res0_sign": 1,
+        "opt_opd0_sign": 1, "opt_opd1_sign": 0, "opt_opd1_const": 1, "opd1_addr": factor, "res0_addr": y.address, "opd0_addr": x.address,
+        "opd1_h": window.kh, "opd1_w": window.kw,
+    } | _extents("res0", y) | _strides("res0", y) | _extents("opd0", x) | _strides("opd0", x) | _window(window, padding)  # fmt: skip
+
+
 def elementwise(
     function: Function, y: View, a: View, b: View | int, shift: int = 0, multiplier: int = 0, planes: tuple[int, int, int] = (0, 0, 0),
     accumulate: bool = False, unsigned: bool = False, relu: bool = False,

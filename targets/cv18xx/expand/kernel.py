@@ -198,6 +198,12 @@ def exact_factor(requant: Requant) -> int:
     return factor
 
 
+def small_factor(requant: Requant) -> tuple[int, int]:
+    """The factor of eight bits and the shift of an average that is rounded half up."""
+    multiplier, shift = int(requant.multiplier[0]), int(requant.shift[0])
+    return multiplier >> 23, shift - 23
+
+
 def sum_numbers(requants: tuple[Requant, Requant, Requant]) -> tuple[int, int, int]:
     """Factors of both operands of a sum, and its shift."""
     a, b, out = requants

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Maxima over windows."""
+"""Maxima and averages over windows."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from ..local import Span, Tile
-from .instructions import max_pool
-from .kernel import WindowKernel
+from .instructions import average_pool, max_pool
+from .kernel import WindowKernel, small_factor
 
 #: What padding holds: it never wins.
 LEAST = -128
@@ -24,3 +24,13 @@ class MaxPool(WindowKernel):
             source, y = x.view(None, channels), target.view(rows, channels)
             self.emit(max_pool(source, y, self.window, padding), [source], y)
 
+
+
+class AveragePool(WindowKernel):
+    """The mean of each window, by a small factor."""
+
+    def rows(self, rows: Span, sources: Mapping[int, Tile], target: Tile) -> None:
+        factor, shift = small_factor(self.op.attrs["requant"])
+        x, padding = self.prepared(self.source(sources), rows)
+        source, y = x.view(), target.view(rows)
+        self.emit(average_pool(source, y, self.window, padding, factor, shift), [source], y)
