@@ -16,13 +16,13 @@ from gadl.targets.cv18xx.cvimodel import CviModel
 
 LIBRARIES = ("libcvikernel.so", "libcvicmodel.so", "libcviruntime.so")
 
-#: Arguments: folder of the libraries, model, input and output files. Inputs and outputs are int8.
+#: Arguments: folder of the libraries, model, input and output files, names of the libraries. Inputs and outputs are int8.
 _CHILD = """
 import ctypes, os, sys
 import numpy as np
 
-folder, model, source, target = sys.argv[1:]
-*_, runtime = [ctypes.CDLL(os.path.join(folder, name), mode=ctypes.RTLD_GLOBAL) for name in %r]
+folder, model, source, target, *names = sys.argv[1:]
+*_, runtime = [ctypes.CDLL(os.path.join(folder, name), mode=ctypes.RTLD_GLOBAL) for name in names]
 
 
 class Tensor(ctypes.Structure):
@@ -53,7 +53,7 @@ for i in range(counts[1].value):
 np.savez(target, **made)
 sys.stdout.flush()
 os._exit(0)  # the libraries' exit handlers crash
-""" % (LIBRARIES,)  # fmt: skip
+"""
 
 
 def folder() -> Path:
@@ -74,7 +74,7 @@ def run(model: CviModel, inputs: dict[str, np.ndarray], scratch: Path) -> dict[s
     path.write_bytes(model.encode())
     np.savez(source, **inputs)
     environment = dict(os.environ, SET_CHIP_NAME=model.chip, LD_LIBRARY_PATH=str(folder()))
-    arguments = [sys.executable, "-c", _CHILD, *map(str, (folder(), path, source, target))]
+    arguments = [sys.executable, "-c", _CHILD, *map(str, (folder(), path, source, target)), *LIBRARIES]
     done = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=60, errors="replace")
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-1000:]
     with np.load(target) as made:
