@@ -162,8 +162,9 @@ def test_inspect_lists_a_model(tmp_path: Path) -> None:
     one, two = (section["estimated"] for section in found["sections"][1:])
     assert totals["overlap_us"] == one["overlap_us"] + two["overlap_us"] and totals["serial_us"] > 0
     text = call(path).stdout
-    assert "estimated: serial" in text and "cpu quant(from=FP32, scale=2.0): x -> x" in text and "qscale 0.25" in text
-    assert "估计: serial" in call(path, "--lang", "zh").stdout and "MD5 与内容一致" in call(path, "--lang", "zh").stdout
+    assert "estimated at 3772 MB/s: serial" in text and "cpu quant(from=FP32, scale=2.0): x -> x" in text and "qscale 0.25" in text
+    assert text.count("serial") == 3 and "all sections" in text
+    assert "按 3772 MB/s 估计: serial" in call(path, "--lang", "zh").stdout and "MD5 与内容一致" in call(path, "--lang", "zh").stdout
     asm = call(path, "--asm").stdout
     assert asm == disassemble_model(path.read_bytes()) and asm.startswith("; commands_0\nTDMA 1 after 0 LOAD")
     assert json.loads(call(path, "--asm", "--json").stdout)["sections"][1]["asm"] == asm.splitlines()[1:4]
