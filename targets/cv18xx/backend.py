@@ -1,28 +1,44 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The backend: a segment is planned, expanded, allocated, synchronised and encoded."""
+"""The backend: a segment is planned, expanded, allocated, synchronised, encoded and put into the vendor's container."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
-from gadl.passes.memory.allocate import Reuse, allocate
+from gadl.compiler.diag import GadlError
+from gadl.passes.memory.allocate import AllocationError, Reuse, allocate, peak_use
 from gadl.passes.plan.plan import Plan
 from gadl.passes.schedule.synchronize import find_waits
 from gadl.targets.base import DeviceProgram, Segment
+from gadl.targets.profile import BufferFacts
 
 from .arrange import Arrangements
+from .bounds import layer_facts, least_of, segment_bounds
 from .chip import Chip
-from .cost import MB_PER_S, overlap
+from .cost import MB_PER_S, overlap, serial_us, tdma_bytes
+from .cvimodel import Port, place_ports
+from .cvimodel import build as build_model
 from .descriptor import Command
-from .emit import commands_of
-from .expand.context import SCRATCH, Expansion
+from .emit import commands_of, stream_of
+from .expand.context import LOCAL, SCRATCH, Expansion
 from .expand.group import GroupExpansion
 from .expand.lone import expand_movement
 from .expand.matrix import expand_linear
 from .in_place import chains_of
+from .isa import Engine
 from .layers import Layer, layers_of
 from .places import bind, place_values
 from .planner import Planner
+from .profile import DESCRIPTION, pack
+
+#: Parts of a lane that plans are drafted with, and what a byte of traffic costs beside its time.
+DRAFTS = ((1.0, 0.25), (0.95, 0.25), (0.9, 0.25), (0.9, 0.5), (0.85, 0.5), (0.85, 0.25), (0.75, 0.5), (0.6, 0.5), (0.45, 0.5))
+#: Longest program of which more than one draft is made.
+MOST_STEPS = 6000
+#: How much slower than the fastest draft one may be that moves less.
+SLOWER = 1.06
 
 
 @dataclass(frozen=True)
@@ -33,8 +49,47 @@ class CviBackend:
     mb_per_s: float = MB_PER_S
 
     def compile(self, segment: Segment, plan: Plan | None = None, *, groups: bool = True) -> DeviceProgram:
-        """Plan (unless a plan is given), expand and encode; without `groups` layer by layer, from memory to memory."""
-        raise NotImplementedError
+        """Plan (unless a plan is given), expand and encode; without `groups` layer by layer, from memory to memory.
+
+        Of several drafts, the one of least traffic among the nearly fastest. `GADL-P001` when a layer does not fit at all.
+        """
+        layers = layers_of(segment)
+        if plan is not None:
+            build = Build(segment, layers, plan, self.chip, self.mb_per_s)
+            try:
+                build.arrange()
+            except AllocationError as error:
+                raise self._too_large(layers, error) from error
+            return build.finish()
+        drafts: list[Build] = []
+        problem: AllocationError | None = None
+        plans: set[Plan] = set()
+        for share, price in DRAFTS:
+            chosen = Planner(self.chip, self.mb_per_s, int(self.chip.lane_bytes * share), price).plan(layers, segment, groups)
+            if chosen in plans:
+                continue
+            plans.add(chosen)
+            draft = Build(segment, layers, chosen, self.chip, self.mb_per_s)
+            try:
+                draft.arrange()
+            except AllocationError as error:
+                problem = error
+                continue
+            drafts.append(draft)
+            if len(draft.program.steps) > MOST_STEPS or not groups:
+                break
+        if not drafts:
+            raise self._too_large(layers, problem)
+        least = min(draft.overlap_us for draft in drafts)
+        near = [draft for draft in drafts if draft.overlap_us <= SLOWER * least]
+        return min(near, key=lambda draft: draft.serial_us).finish()
+
+    @staticmethod
+    def _too_large(layers: list[Layer], problem: AllocationError | None) -> GadlError:
+        if problem is None:
+            raise ValueError("there was no draft")
+        layer = layers[problem.op]
+        return GadlError.of("GADL-P001", layer.op.loc, layer=layer.name, memory="local", needed=problem.needed, capacity=problem.capacity)
 
 
 class Build:
@@ -49,7 +104,6 @@ class Build:
         self._expand(returned)
         self.program = self.context.program
         allocate(self.program, SCRATCH, 1 << 32, Reuse.LOWEST)
-        self.arrangements = Arrangements(self.program, chip, mb_per_s)
 
     def _expand(self, returned: set[int]) -> None:
         by_op = {layer.ops[0]: layer for layer in self.layers}
@@ -71,17 +125,71 @@ class Build:
             here = {value: chain for (at, value), chain in chains.items() if at == number}
             GroupExpansion(self.context, members, group, stored, kept, here).run()
 
+    def arrange(self) -> None:
+        """Find places and an order; `AllocationError` when there are none."""
+        Arrangements(self.program, self.chip, self.mb_per_s).run()
+
+    @cached_property
     def commands(self) -> list[Command]:
-        """The stream in the best arrangement; `AllocationError` when none fits."""
-        self.arrangements.run()
+        """The stream, once it is arranged."""
         return commands_of(self.program, find_waits(self.program))
 
+    @cached_property
+    def overlap_us(self) -> float:
+        """Time of the overlap model."""
+        return overlap(self.commands, self.chip, self.mb_per_s).total_us
 
-def build(segment: Segment, chip: Chip, plan: Plan | None = None, mb_per_s: float = MB_PER_S, share: float = 0.9) -> Build:
-    """Plan and expand a segment."""
-    layers = layers_of(segment)
-    planner = Planner(chip, mb_per_s, int(chip.lane_bytes * share))
-    return Build(segment, layers, plan or planner.grouped(layers, {id(v) for v in segment.outputs}), chip, mb_per_s)
+    @cached_property
+    def serial_us(self) -> float:
+        """Time of the vendor's estimator."""
+        return serial_us(self.commands, self.chip)
+
+    @cached_property
+    def ddr_bytes(self) -> int:
+        """Bytes that transfers ask for."""
+        return sum(tdma_bytes(c.fields).useful for c in self.commands if c.engine is Engine.TDMA)
+
+    def finish(self) -> DeviceProgram:
+        """The container and what is known about it."""
+        commands, program = self.commands, self.program
+        rate = self.mb_per_s / self.chip.mhz
+        least = least_of(self.layers, self.segment, self.chip)
+        spans = program.lifetimes()
+        buffers = [
+            BufferFacts(b.name, b.address, b.size, *spans[id(b)])
+            for b in program.buffers if b.memory == LOCAL and b.address is not None and id(b) in spans
+        ]  # fmt: skip
+        description = pack(layer_facts(least, self.layers, rate), buffers)
+        ports = [Port(v.name, tuple(v.shape), 1.0 if v.quant is None else v.quant.scale[0]) for v in (*self.segment.inputs, *self.segment.outputs)]
+        count = len(self.segment.inputs)
+        inputs, outputs, private = place_ports(ports[:count], ports[count:], 0)
+        for port, binding in zip((*inputs, *outputs), self.bindings, strict=True):
+            if (f"ddr{port.region}", port.address) != (binding.buffer.memory, binding.buffer.address):
+                raise ValueError(f"'{port.name}' lies elsewhere than in the container")
+        streams = [stream_of(commands, self.chip)]
+        model = build_model(
+            self.chip, "gadl", bytes(self.context.blob), streams, inputs, outputs, shared_bytes=_end(program, SCRATCH), private_bytes=private,
+            extra={DESCRIPTION: description},
+        )  # fmt: skip
+        report: dict[str, Any] = {
+            **segment_bounds(least, self.layers, rate),
+            "steps": len(program.steps),
+            "constant_bytes": len(self.context.blob),
+            "weights_raw_bytes": len(self.context.blob),
+            "weights_compressed_bytes": len(self.context.blob),
+            "sram_peak_bytes": peak_use(program, LOCAL) * self.chip.lanes,
+            "scratch_bytes": _end(program, SCRATCH),
+            "layers": [layer.name for layer in self.layers],
+            "simulated_cycles": self.overlap_us * self.chip.mhz,
+            "serial_us": self.serial_us,
+            "ddr_bytes": self.ddr_bytes,
+        }
+        debug = tuple((f"{layer.op.name} {layer.name}", str(layer.op.loc)) for layer in self.layers)
+        return DeviceProgram(model.encode(), self.plan.to_json(), report, debug)
 
 
-__all__ = ["Build", "CviBackend", "build", "overlap"]
+def _end(program: Any, memory: str) -> int:
+    """Bytes of a memory up to the end of the last buffer."""
+    return max((b.address + b.size for b in program.buffers if b.memory == memory and b.address is not None), default=0)
+
+

@@ -120,9 +120,9 @@ def commands_of(program: Program, waits: Iterable[Wait]) -> list[Command]:
         if index in wait_of:
             last[engine] = max(last[engine], numbers[wait_of[index]])
         if engine is Engine.TIU:
-            fields = tiu_fields(step.fields) | {"cmd_en": 1, "cmd_id_en": 1, "cmd_id_tpu": counts[engine], "cmd_id_gdma": last[engine]}
+            fields = tiu_fields(step.fields) | {"cmd_en": 1, "cmd_id_en": 1, "cmd_id_tpu": counts[engine], "cmd_id_gdma": last[engine], "layer_info": step.op & 0xFFFF}
         else:
-            fields = tdma_fields(step.fields) | {"vld": 1, "bar_en": 1, "cmd_id": counts[engine], "wait_id_tpu": last[engine]}
+            fields = tdma_fields(step.fields) | {"vld": 1, "bar_en": 1, "cmd_id": counts[engine], "wait_id_tpu": last[engine], "layer_ID": step.op & 0xFFFF}
         found.append(Command.of(engine, fields))
     return found
 

@@ -105,9 +105,12 @@ class _Held:
 
 
 class GroupCosts:
-    """Estimates for the layers of one segment within `budget` bytes of a lane. `returned` are values that somebody outside reads."""
+    """Estimates for the layers of one segment within `budget` bytes of a lane. `returned` are values that somebody outside
+    reads. Without `groups`, layers run from memory to memory.
+    """
 
-    def __init__(self, chip: Chip, mb_per_s: float, layers: list[Layer], returned: set[int], budget: int) -> None:
+    def __init__(self, chip: Chip, mb_per_s: float, layers: list[Layer], returned: set[int], budget: int, groups: bool = True) -> None:
+        self.most = MOST_LAYERS if groups else 1
         self.chip, self.layers, self.returned, self.budget = chip, layers, returned, budget
         self.trial = Trial(chip, mb_per_s)
         self.last_reader: dict[int, int] = {id(v): index for index, layer in enumerate(layers) for v in layer.op.inputs}
@@ -117,7 +120,7 @@ class GroupCosts:
         self.sizes = {
             facts.result.value: tile_bytes(layer, chip.lanes, facts.rows)
             for layer, facts in zip(layers, self.facts)
-            if facts is not None and id(layer.result) not in returned
+            if groups and facts is not None and id(layer.result) not in returned
             and all(self._reads_rows(user) for user in layer.result.users)
         }  # fmt: skip
         self.constants = [0 if f is None else f.constants for f in self.facts]
@@ -222,7 +225,7 @@ class GroupCosts:
         held: dict[int, _Held] = {}
         tallest = 1
         resident = ITERATIONS > 1
-        for first in range(end - 1, max(-1, end - 1 - MOST_LAYERS), -1):
+        for first in range(end - 1, max(-1, end - 1 - self.most), -1):
             facts = self.facts[first]
             if facts is None:
                 return

@@ -197,6 +197,12 @@ def resize_rows(op: Op, operand: int, result: int) -> RowMap:
     return RowMap.same(result)
 
 
-def weight_elements(op: Op) -> int:
-    """Elements of a layer's weights."""
-    return math.prod(op.inputs[1].shape) if op.name in WEIGHTED or op.name == "linear" else 0
+def macs_of(op: Op) -> int:
+    """Multiply-accumulates of an op."""
+    if op.name == "linear":
+        return math.prod(op.result.shape) * int(op.inputs[0].shape[-1])
+    if op.name == "conv":
+        return math.prod(op.result.shape) * math.prod(op.inputs[1].shape[1:])
+    if op.name == "conv_transpose":
+        return math.prod(op.inputs[0].shape) * math.prod(op.inputs[1].shape[1:])
+    return 0

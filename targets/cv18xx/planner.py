@@ -8,27 +8,29 @@ from collections.abc import Sequence
 from gadl.passes.plan.cuts import Cut, CutSearch, Memory
 from gadl.passes.plan.plan import GroupPlan, LayerPlan, Plan
 
+from gadl.targets.base import Segment
+
 from .chip import Chip
 from .grouping import GroupCosts
 from .in_place import way_in_place
 from .layers import Layer
 
-#: What a byte of DDR traffic costs beside its time, as a part of that: what is hidden now is not on a board with slower memory.
-BYTE_WEIGHT = 0.25
-
-
 class Planner:
-    """Plans the layers of a segment; `budget` is the part of a lane, in bytes, that a group may use."""
+    """Plans the layers of a segment.
 
-    def __init__(self, chip: Chip, mb_per_s: float, budget: int) -> None:
-        self.chip, self.mb_per_s, self.budget = chip, mb_per_s, budget
+    `budget` is the part of a lane, in bytes, that a group may use. `price`: what a byte of DDR traffic costs beside its time, as a part
+    of that; traffic that is hidden here is not on a board with slower memory.
+    """
 
-    def grouped(self, layers: list[Layer], returned: set[int]) -> Plan:
-        """Groups of least estimated time."""
-        costs = GroupCosts(self.chip, self.mb_per_s, layers, returned, self.budget)
+    def __init__(self, chip: Chip, mb_per_s: float, budget: int, price: float) -> None:
+        self.chip, self.mb_per_s, self.budget, self.price = chip, mb_per_s, budget, price
+
+    def plan(self, layers: list[Layer], segment: Segment, groups: bool = True) -> Plan:
+        """Groups of least estimated time; without `groups`, layers by themselves, from memory to memory."""
+        costs = GroupCosts(self.chip, self.mb_per_s, layers, {id(v) for v in segment.outputs}, self.budget, groups)
         # On-chip bytes are a lane's, and constants fill all lanes.
         rate = self.mb_per_s / self.chip.mhz
-        memory = Memory(self.budget, rate, 0.0, 1, float(self.chip.lanes), BYTE_WEIGHT / rate)
+        memory = Memory(self.budget, rate, 0.0, 1, float(self.chip.lanes), self.price / rate)
         search = CutSearch(costs.ways, memory, costs.last_reader, costs.sizes, costs.constants)
         return Plan(tuple(self._group(costs, layers[c.first : c.end], c) for c in search.run()))
 
