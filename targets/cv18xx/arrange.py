@@ -49,24 +49,39 @@ class Arrangements:
         self.rate = mb_per_s / chip.mhz / chip.lanes
         self.wanted = wanted_starts(program, LOCAL, WEIGHTS, [TDMA], int(chip.lane_bytes * FULL), self.rate, 2)
         self.least = math.inf
+        self._tried: set[Policy] = set()
         self._best: tuple[list[Step], list[int | None]] | None = None
 
-    def run(self) -> float:
-        """Cycles of the fastest; `AllocationError` when none fits."""
+    def draft(self) -> float:
+        """Cycles of the first arrangement that fits; `AllocationError` when none does."""
         for policy in POLICIES:
-            with suppress(AllocationError):
-                self._reset()
-                move_loads(self.program, place(self.program, LOCAL, self.chip.lane_bytes, self.wanted, policy))
-                self._offer()
-        if self._best is None:
+            if self.least == math.inf:
+                self._try(policy)
+        if self.least == math.inf:
             self._reset()
             allocate(self.program, LOCAL, self.chip.lane_bytes)
             self._offer()
+        return self.least
+
+    def all(self) -> None:
+        """Leave the program in the fastest of all arrangements; `AllocationError` as for `draft`."""
+        self.draft()
+        for policy in POLICIES:
+            self._try(policy)
         if self._best is not None:
             self.program.steps[:] = self._best[0]
             for buffer, address in zip(self.program.buffers, self._best[1], strict=True):
                 buffer.address = address
-        return self.least
+
+    def _try(self, policy: Policy) -> None:
+        """One arrangement, once."""
+        if policy in self._tried:
+            return
+        self._tried.add(policy)
+        with suppress(AllocationError):
+            self._reset()
+            move_loads(self.program, place(self.program, LOCAL, self.chip.lane_bytes, self.wanted, policy))
+            self._offer()
 
     def _reset(self) -> None:
         self.program.steps[:] = self.steps

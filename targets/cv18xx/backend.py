@@ -26,6 +26,7 @@ from .expand.context import LOCAL, SCRATCH, Expansion
 from .expand.group import GroupExpansion
 from .expand.lone import expand_movement
 from .expand.matrix import expand_linear
+from .grouping import LayerCosts
 from .in_place import chains_of
 from .isa import Engine
 from .layers import Layer, layers_of
@@ -34,7 +35,7 @@ from .planner import Planner
 from .profile import DESCRIPTION, pack
 
 #: Parts of a lane that plans are drafted with, and what a byte of traffic costs beside its time.
-DRAFTS = ((1.0, 0.25), (0.95, 0.25), (0.9, 0.25), (0.9, 0.5), (0.85, 0.5), (0.85, 0.25), (0.75, 0.5), (0.6, 0.5), (0.45, 0.5))
+DRAFTS = ((0.9, 0.25), (1.0, 0.25), (0.95, 0.25), (0.85, 0.5), (0.75, 0.5), (0.6, 0.5), (0.45, 0.5))
 #: Longest program of which more than one draft is made.
 MOST_STEPS = 6000
 #: How much slower than the fastest draft one may be that moves less.
@@ -57,21 +58,22 @@ class CviBackend:
         if plan is not None:
             build = Build(segment, layers, plan, self.chip, self.mb_per_s)
             try:
-                build.arrange()
+                build.arrangements.draft()
             except AllocationError as error:
                 raise self._too_large(layers, error) from error
             return build.finish()
         drafts: list[Build] = []
         problem: AllocationError | None = None
         plans: set[Plan] = set()
+        costs = LayerCosts(self.chip, self.mb_per_s, layers)
         for share, price in DRAFTS:
-            chosen = Planner(self.chip, self.mb_per_s, int(self.chip.lane_bytes * share), price).plan(layers, segment, groups)
+            chosen = Planner(costs, self.mb_per_s, int(self.chip.lane_bytes * share), price).plan(segment, groups)
             if chosen in plans:
                 continue
             plans.add(chosen)
             draft = Build(segment, layers, chosen, self.chip, self.mb_per_s)
             try:
-                draft.arrange()
+                draft.arrangements.draft()
             except AllocationError as error:
                 problem = error
                 continue
@@ -80,8 +82,8 @@ class CviBackend:
                 break
         if not drafts:
             raise self._too_large(layers, problem)
-        least = min(draft.overlap_us for draft in drafts)
-        near = [draft for draft in drafts if draft.overlap_us <= SLOWER * least]
+        least = min(draft.arrangements.least for draft in drafts)
+        near = [draft for draft in drafts if draft.arrangements.least <= SLOWER * least]
         return min(near, key=lambda draft: draft.serial_us).finish()
 
     @staticmethod
@@ -104,6 +106,7 @@ class Build:
         self._expand(returned)
         self.program = self.context.program
         allocate(self.program, SCRATCH, 1 << 32, Reuse.LOWEST)
+        self.arrangements = Arrangements(self.program, chip, mb_per_s)
 
     def _expand(self, returned: set[int]) -> None:
         by_op = {layer.ops[0]: layer for layer in self.layers}
@@ -125,13 +128,10 @@ class Build:
             here = {value: chain for (at, value), chain in chains.items() if at == number}
             GroupExpansion(self.context, members, group, stored, kept, here).run()
 
-    def arrange(self) -> None:
-        """Find places and an order; `AllocationError` when there are none."""
-        Arrangements(self.program, self.chip, self.mb_per_s).run()
-
     @cached_property
     def commands(self) -> list[Command]:
-        """The stream, once it is arranged."""
+        """The stream in its best arrangement; `AllocationError` when none fits."""
+        self.arrangements.all()
         return commands_of(self.program, find_waits(self.program))
 
     @cached_property
@@ -141,8 +141,8 @@ class Build:
 
     @cached_property
     def serial_us(self) -> float:
-        """Time of the vendor's estimator."""
-        return serial_us(self.commands, self.chip)
+        """Time of the vendor's estimator, which no arrangement changes."""
+        return serial_us(commands_of(self.program, ()), self.chip)
 
     @cached_property
     def ddr_bytes(self) -> int:

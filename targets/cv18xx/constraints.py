@@ -8,7 +8,7 @@ import numpy as np
 from gadl.compiler.ir.graph import Op
 from gadl.compiler.ir.ops.pooling import AvgPool
 from gadl.compiler.ir.ops.shape import Resize, nearest_index
-from gadl.compiler.ir.types import DType, Requant
+from gadl.compiler.ir.types import DType, Requant, Rounding
 from gadl.targets.base import ConstraintTable
 
 from .chip import Chip
@@ -25,6 +25,8 @@ DEVICE_OPS = frozenset({
 })  # fmt: skip
 _WINDOWED = (*WEIGHTED, "max_pool", "avg_pool")
 MOST_EXTENT, MOST_STRIDE, MOST_DILATION, MOST_INSERTED, MOST_PADDING = 4063, 31, 15, 14, 15
+#: Pixels of a filter of ones.
+MOST_ONES = 4096
 
 
 @constraint()
@@ -106,12 +108,13 @@ def counted_padding(op: Op, chip: Chip) -> bool:
 
 @constraint(*REDUCTIONS)
 def reduced_axes(op: Op, chip: Chip) -> bool:
-    """reduction over axes other than all pixels, or of more pixels than a filter of ones may have
+    """reduction over axes other than all pixels, or a sum of more pixels than a filter of ones may have
     规约轴不是全部像素轴，或像素过多"""
     rank = op.inputs[0].type.rank
     shape = shape_of(op.inputs[0])
     pixels = rank >= 3 and {a % rank for a in op.attrs["axes"]} == set(range(2, rank))
-    return pixels and shape is not None and shape.h * shape.w <= 1 << 12
+    filtered = op.name != "reduce_max" and op.attrs["requant"].rounding is not Rounding.UP
+    return pixels and shape is not None and (not filtered or shape.h * shape.w <= MOST_ONES)
 
 
 @constraint("resize")

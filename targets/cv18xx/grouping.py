@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -104,49 +103,14 @@ class _Held:
         return np.minimum(self.operand.rows, np.ceil(self.operand.rows / ITERATIONS + self.halo))
 
 
-class GroupCosts:
-    """Estimates for the layers of one segment within `budget` bytes of a lane. `returned` are values that somebody outside
-    reads. Without `groups`, layers run from memory to memory.
-    """
+class LayerCosts:
+    """What each layer costs, for any budget."""
 
-    def __init__(self, chip: Chip, mb_per_s: float, layers: list[Layer], returned: set[int], budget: int, groups: bool = True) -> None:
-        self.most = MOST_LAYERS if groups else 1
-        self.chip, self.layers, self.returned, self.budget = chip, layers, returned, budget
+    def __init__(self, chip: Chip, mb_per_s: float, layers: list[Layer]) -> None:
+        self.chip, self.layers = chip, layers
         self.trial = Trial(chip, mb_per_s)
-        self.last_reader: dict[int, int] = {id(v): index for index, layer in enumerate(layers) for v in layer.op.inputs}
-        self.last_reader |= dict.fromkeys(returned, len(layers))
+        self._known: dict[tuple[int, int, int], tuple[float, int, int]] = {}
         self.facts = [self._facts(layer) for layer in layers]
-        #: Values that may stay on chip between groups, and their lane bytes.
-        self.sizes = {
-            facts.result.value: tile_bytes(layer, chip.lanes, facts.rows)
-            for layer, facts in zip(layers, self.facts)
-            if groups and facts is not None and id(layer.result) not in returned
-            and all(self._reads_rows(user) for user in layer.result.users)
-        }  # fmt: skip
-        self.constants = [0 if f is None else f.constants for f in self.facts]
-        self._found: list[list[Ways]] = [[self._alone(index)] for index in range(len(layers))]
-        for end in range(1, len(layers) + 1):
-            for ways in self._groups(end):
-                self._found[ways.first].append(ways)
-
-    def ways(self, first: int) -> list[Ways]:
-        """Every group that starts at a layer."""
-        return self._found[first]
-
-    def chunk(self, index: int) -> int:
-        """Output channels whose constants are loaded at a time where all rows run at once; 0: all."""
-        return self._chunk(self.layers[index])
-
-    def _reads_rows(self, op: Any) -> bool:
-        return any(layer.op is op and facts is not None for layer, facts in zip(self.layers, self.facts))
-
-    def _alone(self, index: int) -> Ways:
-        zero, none, layer = np.zeros(1), np.zeros(1, bool), self.layers[index]
-        if is_view(layer, self.returned):
-            return Ways(index, index + 1, zero + 1, zero, zero, 0, none, 0, seen=frozenset({id(layer.op.inputs[0])}))
-        return Ways(index, index + 1, zero, zero + ALONE_CYCLES, zero, 0, none, 0)
-
-    # -- layers ----------------------------------------------------------------
 
     def _facts(self, layer: Layer) -> LayerFacts | None:
         reads = row_reads(layer)
@@ -162,20 +126,21 @@ class GroupCosts:
             operands.append(Operand(id(value), x.n, x.c, x.w, x.h, lanes, max(0.0, beyond), max(0.0, before)))
         spare = tile_bytes(layer, lanes, shape.h) / Tile.size(lanes, shape.n, shape.c, shape.h, shape.w)
         result = Operand(id(layer.result), shape.n, shape.c, shape.w, shape.h, lanes, spare=spare)
-        chunk = self._chunk(layer)
+        chunk = self.chunk(layer)
         kernel = kernel_of(self.trial, layer, LayerPlan(layer.ops))
         each = np.ceil(shape.h / ITERATIONS).astype(int)
-        costs = [self._cost(kernel, reads, int(rows), 0) for rows in each]
+        costs = [self.cost(kernel, reads, int(rows), 0) for rows in each]
         work = np.array([cost[0] for cost in costs]) * (shape.h / each)
-        work[0], inside, constants = self._cost(kernel, reads, shape.h, chunk)
+        work[0], inside, constants = self.cost(kernel, reads, shape.h, chunk)
         streamed = None
         if chunk:
-            streamed = np.array([self._cost(kernel, reads, int(rows), chunk)[0] for rows in each]) * (shape.h / each)
+            streamed = np.array([self.cost(kernel, reads, int(rows), chunk)[0] for rows in each]) * (shape.h / each)
         spaces = np.array([inside, *(cost[1] for cost in costs[1:])], np.float64)
         piece = constants * chunk // shape.c if chunk else constants
         return LayerFacts(work, spaces, constants, piece, streamed, shape.h, tuple(operands), result)
 
-    def _chunk(self, layer: Layer) -> int:
+    def chunk(self, layer: Layer) -> int:
+        """Output channels whose constants are loaded at a time; 0: all."""
         if layer.op.name not in ("conv", "conv_transpose", "reduce_mean", "reduce_sum", "avg_pool"):
             return 0
         shape = shape_or_raise(layer.result)
@@ -186,14 +151,16 @@ class GroupCosts:
         parts = min(slots, -(-constants // CHUNK_BYTES))
         return -(-slots // parts) * self.chip.lanes
 
-    @lru_cache(maxsize=None)  # noqa: B019  (lives as long as the search)
     def _constants(self, layer: Layer) -> int:
         """Lane bytes of all constants of a layer."""
         shape = shape_or_raise(layer.result)
-        return self._cost(kernel_of(self.trial, layer, LayerPlan(layer.ops)), row_reads(layer) or [], min(1, shape.h), 0)[2]
+        return self.cost(kernel_of(self.trial, layer, LayerPlan(layer.ops)), row_reads(layer) or [], min(1, shape.h), 0)[2]
 
-    def _cost(self, kernel: Kernel, reads: list[tuple[Any, RowMap]], rows: int, chunk: int) -> tuple[float, int, int]:
+    def cost(self, kernel: Kernel, reads: list[tuple[Any, RowMap]], rows: int, chunk: int) -> tuple[float, int, int]:
         """Cycles of some rows in the middle, lane bytes beside operands and result, and lane bytes of constants."""
+        key = kernel.layer.index, rows, chunk
+        if key in self._known:
+            return self._known[key]
         if chunk:
             kernel = kernel_of(self.trial, kernel.layer, LayerPlan(kernel.layer.ops, channels=chunk))
         shape = kernel.shape
@@ -214,7 +181,51 @@ class GroupCosts:
         inside = sum(b.size for b in self.trial.program.buffers if b.memory == "local" and id(b) not in own | constant)
         found = float(self.trial.cycles), inside, sum(b.size for b in self.trial.loaded)
         self.trial.clear()
+        self._known[key] = found
         return found
+
+
+class GroupCosts:
+    """Estimates for the layers of one segment within `budget` bytes of a lane. `returned` are values that somebody outside
+    reads. Without `groups`, layers run from memory to memory.
+    """
+
+    def __init__(self, costs: LayerCosts, returned: set[int], budget: int, groups: bool = True) -> None:
+        self.most = MOST_LAYERS if groups else 1
+        self.costs, self.chip, self.layers, self.facts = costs, costs.chip, costs.layers, costs.facts
+        self.returned, self.budget = returned, budget
+        layers, chip = self.layers, self.chip
+        self.last_reader: dict[int, int] = {id(v): index for index, layer in enumerate(layers) for v in layer.op.inputs}
+        self.last_reader |= dict.fromkeys(returned, len(layers))
+        #: Values that may stay on chip between groups, and their lane bytes.
+        self.sizes = {
+            facts.result.value: tile_bytes(layer, chip.lanes, facts.rows)
+            for layer, facts in zip(layers, self.facts)
+            if groups and facts is not None and id(layer.result) not in returned
+            and all(self._reads_rows(user) for user in layer.result.users)
+        }  # fmt: skip
+        self.constants = [0 if f is None else f.constants for f in self.facts]
+        self._found: list[list[Ways]] = [[self._alone(index)] for index in range(len(layers))]
+        for end in range(1, len(layers) + 1):
+            for ways in self._groups(end):
+                self._found[ways.first].append(ways)
+
+    def ways(self, first: int) -> list[Ways]:
+        """Every group that starts at a layer."""
+        return self._found[first]
+
+    def chunk(self, index: int) -> int:
+        """Output channels whose constants are loaded at a time where all rows run at once; 0: all."""
+        return self.costs.chunk(self.layers[index])
+
+    def _reads_rows(self, op: Any) -> bool:
+        return any(layer.op is op and facts is not None for layer, facts in zip(self.layers, self.facts))
+
+    def _alone(self, index: int) -> Ways:
+        zero, none, layer = np.zeros(1), np.zeros(1, bool), self.layers[index]
+        if is_view(layer, self.returned):
+            return Ways(index, index + 1, zero + 1, zero, zero, 0, none, 0, seen=frozenset({id(layer.op.inputs[0])}))
+        return Ways(index, index + 1, zero, zero + ALONE_CYCLES, zero, 0, none, 0)
 
     # -- groups ----------------------------------------------------------------
 
@@ -298,8 +309,8 @@ class GroupCosts:
         way = way_in_place(layer, self.chip.lanes)
         if way is None:
             return
-        kernel, one = kernel_of(self.trial, layer, LayerPlan(layer.ops)), [0]
-        work, inside, _ = self._cost(kernel, row_reads(layer) or [], facts.rows, way.channels)
+        kernel, one = kernel_of(self.costs.trial, layer, LayerPlan(layer.ops)), [0]
+        work, inside, _ = self.costs.cost(kernel, row_reads(layer) or [], facts.rows, way.channels)
         piece = min(facts.constants, CHUNKS * (facts.constants * way.channels // facts.result.c if way.channels else facts.constants))
         yield Ways(
             index, index + 1, np.ones(1), np.array([work]), np.array([float(inside)]), facts.constants, np.zeros(1, bool), piece,
@@ -309,8 +320,8 @@ class GroupCosts:
     def _whole(self, index: int, facts: LayerFacts) -> Floats:
         """Cycles of a layer in one iteration whose constants are there from the beginning."""
         layer = self.layers[index]
-        kernel = kernel_of(self.trial, layer, LayerPlan(layer.ops))
-        return np.array([self._cost(kernel, row_reads(layer) or [], facts.rows, 0)[0]])
+        kernel = kernel_of(self.costs.trial, layer, LayerPlan(layer.ops))
+        return np.array([self.costs.cost(kernel, row_reads(layer) or [], facts.rows, 0)[0]])
 
     def _streamed(
         self, index: int, facts: LayerFacts, within: Floats, copies: Floats, reads: list[Crossing], ends: list[Crossing]

@@ -10,8 +10,7 @@ from gadl.passes.plan.plan import GroupPlan, LayerPlan, Plan
 
 from gadl.targets.base import Segment
 
-from .chip import Chip
-from .grouping import GroupCosts
+from .grouping import GroupCosts, LayerCosts
 from .in_place import way_in_place
 from .layers import Layer
 
@@ -22,12 +21,13 @@ class Planner:
     of that; traffic that is hidden here is not on a board with slower memory.
     """
 
-    def __init__(self, chip: Chip, mb_per_s: float, budget: int, price: float) -> None:
-        self.chip, self.mb_per_s, self.budget, self.price = chip, mb_per_s, budget, price
+    def __init__(self, costs: LayerCosts, mb_per_s: float, budget: int, price: float) -> None:
+        self.costs, self.chip, self.mb_per_s, self.budget, self.price = costs, costs.chip, mb_per_s, budget, price
 
-    def plan(self, layers: list[Layer], segment: Segment, groups: bool = True) -> Plan:
+    def plan(self, segment: Segment, groups: bool = True) -> Plan:
         """Groups of least estimated time; without `groups`, layers by themselves, from memory to memory."""
-        costs = GroupCosts(self.chip, self.mb_per_s, layers, {id(v) for v in segment.outputs}, self.budget, groups)
+        layers = self.costs.layers
+        costs = GroupCosts(self.costs, {id(v) for v in segment.outputs}, self.budget, groups)
         # On-chip bytes are a lane's, and constants fill all lanes.
         rate = self.mb_per_s / self.chip.mhz
         memory = Memory(self.budget, rate, 0.0, 1, float(self.chip.lanes), self.price / rate)
