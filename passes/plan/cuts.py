@@ -82,7 +82,7 @@ class Ways:
     `resident`; elsewhere `piece` bytes of them at a time. `shared`: where all happens in one iteration, a kept result takes the
     place of an operand that it is as large as. `over`: the result goes over an operand, which nobody reads afterwards.
     `seen`: another look at values in memory, which takes no time and no room. `together`: `resident` constants come as one, and
-    nothing starts before they are there.
+    nothing starts before they are there. `sliced`: some channels at a time.
     """
 
     first: int
@@ -99,6 +99,7 @@ class Ways:
     over: Over | None = None
     seen: frozenset[int] = frozenset()
     together: bool = False
+    sliced: bool = False
 
 
 def advance(
@@ -135,7 +136,7 @@ def advance(
 class Cut:
     """A group that was chosen: layers `[first, end)`, iterations, the results that stay on chip, and if one goes over an operand.
 
-    `streamed`: constants come in pieces, in every iteration again.
+    `streamed`: constants come in pieces, in every iteration again; `sliced`: some channels at a time.
     """
 
     first: int
@@ -144,6 +145,7 @@ class Cut:
     kept: frozenset[int]
     over: Over | None = None
     streamed: bool = False
+    sliced: bool = False
 
 
 @dataclass(frozen=True)
@@ -279,7 +281,7 @@ class CutSearch:
                 continue
             most[alive] = float(stock[index])
             streamed = bool(ways.parts[way] > 0 and not ways.resident[way] and ways.constants)
-            cut = Cut(ways.first, ways.end, 0 if ways.seen else int(ways.parts[way]), kept, ways.over, streamed)
+            cut = Cut(ways.first, ways.end, 0 if ways.seen else int(ways.parts[way]), kept, ways.over, streamed, ways.sliced)
             roomy = labels[row].roomy
             if ways.over is not None and kept:
                 roomy = ways.over.result, self._place(ways.over, labels[row])

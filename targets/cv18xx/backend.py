@@ -10,6 +10,7 @@ from typing import Any
 from gadl.compiler.diag import GadlError
 from gadl.passes.memory.allocate import AllocationError, Reuse, allocate, peak_use
 from gadl.passes.plan.plan import Plan
+from gadl.passes.schedule.double_buffer import double_buffer
 from gadl.passes.schedule.synchronize import find_waits
 from gadl.targets.base import DeviceProgram, Segment
 from gadl.targets.profile import BufferFacts
@@ -22,10 +23,11 @@ from .cvimodel import Port, place_ports
 from .cvimodel import build as build_model
 from .descriptor import Command
 from .emit import commands_of, stream_of
-from .expand.context import LOCAL, SCRATCH, Expansion
+from .expand.context import LOCAL, SCRATCH, TDMA, Expansion
 from .expand.group import GroupExpansion
 from .expand.lone import expand_movement
 from .expand.matrix import expand_linear
+from .expand.tiled import TiledConvolution
 from .grouping import LayerCosts
 from .in_place import chains_of
 from .isa import Engine
@@ -116,8 +118,12 @@ class Build:
             members = [by_op[p.ops[0]] for p in group.layers]
             if group.iterations == 0:
                 (layer,) = members
-                self.context.op = layer.index
-                (expand_linear if layer.op.name == "linear" else expand_movement)(self.context, layer)
+                self.context.op, start = layer.index, len(self.context.program.steps)
+                if layer.op.name in ("conv", "conv_transpose"):
+                    TiledConvolution(self.context, layer, group.layers[0]).run()
+                    double_buffer(self.context.program, start, (TDMA,))
+                else:
+                    (expand_linear if layer.op.name == "linear" else expand_movement)(self.context, layer)
                 continue
             inside = {id(m.op) for m in members}
             kept = {id(m.result) for m, p in zip(members, group.layers) if p.kept}

@@ -16,15 +16,17 @@ from gadl.passes.plan.cuts import Crossing, Over, Ways
 from gadl.passes.plan.plan import LayerPlan
 from gadl.passes.plan.rows import RowMap
 from gadl.passes.plan.tiling import Floats
+from gadl.passes.plan.tiling import Tile as TileChoice
 
 from .chip import Chip
 from .expand.context import Trial
-from .expand.group import kernel_of, takes_strides, tile_bytes
+from .expand.group import kernel_of, slice_channels, takes_strides, tile_bytes
 from .expand.kernel import Kernel, shape_or_raise
 from .in_place import way_in_place
-from .layers import Layer, row_reads
+from .layers import REDUCTIONS, Layer, is_depthwise, row_reads
 from .local import Span, Tile
 from .places import is_view
+from .tiles import best_tile
 
 #: Numbers of iterations that are tried.
 ITERATIONS = np.array([1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 160, 224, 320])
@@ -123,6 +125,8 @@ class LayerCosts:
             place = np.arange(shape.h) * (x.h / shape.h)
             beyond = float((rows_of.high - place).max()) - x.h / shape.h
             before = float((place - rows_of.low).max())
+            if layer.op.name in REDUCTIONS:
+                beyond = float(x.h)  # all rows are there at once
             operands.append(Operand(id(value), x.n, x.c, x.w, x.h, lanes, max(0.0, beyond), max(0.0, before)))
         spare = tile_bytes(layer, lanes, shape.h) / Tile.size(lanes, shape.n, shape.c, shape.h, shape.w)
         result = Operand(id(layer.result), shape.n, shape.c, shape.w, shape.h, lanes, spare=spare)
@@ -190,7 +194,9 @@ class GroupCosts:
     reads. Without `groups`, layers run from memory to memory.
     """
 
-    def __init__(self, costs: LayerCosts, returned: set[int], budget: int, groups: bool = True) -> None:
+    def __init__(self, costs: LayerCosts, returned: set[int], budget: int, rate: float, price: float, groups: bool = True) -> None:
+        self.rate, self.price = rate, price
+        self._tiles: dict[int, TileChoice | None] = {}
         self.most = MOST_LAYERS if groups else 1
         self.costs, self.chip, self.layers, self.facts = costs, costs.chip, costs.layers, costs.facts
         self.returned, self.budget = returned, budget
@@ -214,6 +220,15 @@ class GroupCosts:
         """Every group that starts at a layer."""
         return self._found[first]
 
+    def tile(self, index: int) -> TileChoice | None:
+        """The tile of a dense convolution from memory to memory; None where it has none."""
+        layer = self.layers[index]
+        if layer.op.name not in ("conv", "conv_transpose") or is_depthwise(layer.op) or self.facts[index] is None:
+            return None
+        if index not in self._tiles:
+            self._tiles[index] = best_tile(layer, self.chip, self.budget, self.rate, self.price)
+        return self._tiles[index]
+
     def chunk(self, index: int) -> int:
         """Output channels whose constants are loaded at a time where all rows run at once; 0: all."""
         return self.costs.chunk(self.layers[index])
@@ -223,6 +238,9 @@ class GroupCosts:
 
     def _alone(self, index: int) -> Ways:
         zero, none, layer = np.zeros(1), np.zeros(1, bool), self.layers[index]
+        tile = self.tile(index)
+        if tile is not None:
+            return Ways(index, index + 1, zero, zero + tile.cycles, zero, 0, none, 0)
         if is_view(layer, self.returned):
             return Ways(index, index + 1, zero + 1, zero, zero, 0, none, 0, seen=frozenset({id(layer.op.inputs[0])}))
         return Ways(index, index + 1, zero, zero + ALONE_CYCLES, zero, 0, none, 0)
@@ -277,6 +295,7 @@ class GroupCosts:
                 continue
             if single:
                 yield from self._over(first, facts, reads, ends)
+                yield from self._by_channels(first, facts, reads, ends)
             if fits[0]:
                 yield from self._at_once(first, facts, within, reads, ends)
             fits[0] = False
@@ -322,6 +341,23 @@ class GroupCosts:
         layer = self.layers[index]
         kernel = kernel_of(self.costs.trial, layer, LayerPlan(layer.ops))
         return np.array([self.costs.cost(kernel, row_reads(layer) or [], facts.rows, 0)[0]])
+
+    def _by_channels(self, index: int, facts: LayerFacts, reads: list[Crossing], ends: list[Crossing]) -> Iterator[Ways]:
+        """A layer whose channels have nothing to do with each other: all rows of some channels at a time."""
+        layer = self.layers[index]
+        channels = slice_channels(layer, self.chip.lanes)
+        if not channels:
+            return
+        kernel, parts = kernel_of(self.costs.trial, layer, LayerPlan(layer.ops)), -(-facts.result.c // channels)
+        work, inside, _ = self.costs.cost(kernel, row_reads(layer) or [], facts.rows, channels)
+        tiles = sum(o.whole for o in facts.operands if o.c == facts.result.c) + facts.result.whole
+        held = np.array([inside + 2.0 * tiles / parts])
+        one = [0]
+        passing = tuple(Crossing(c.value, c.size, np.zeros(1), c.first[one] / parts) for c in reads)
+        left = tuple(Crossing(c.value, c.size, np.zeros(1), c.first[one]) for c in ends)
+        yield Ways(
+            index, index + 1, np.ones(1), np.array([work]), held, facts.constants, np.zeros(1, bool), facts.constants, passing, left, sliced=True
+        )
 
     def _streamed(
         self, index: int, facts: LayerFacts, within: Floats, copies: Floats, reads: list[Crossing], ends: list[Crossing]

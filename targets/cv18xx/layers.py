@@ -140,6 +140,15 @@ def is_depthwise(op: Op) -> bool:
     return bool(op.attrs["groups"] == op.inputs[0].shape[1] == op.result.shape[1])
 
 
+def by_channel(op: Op) -> bool:
+    """True where each channel of the result follows from the same channel of the operands."""
+    if op.name in WEIGHTED:
+        return is_depthwise(op)
+    if op.name in ELEMENTWISE or op.name in REDUCTIONS or op.name == "resize":
+        return True
+    return op.name in ("max_pool", "avg_pool")
+
+
 def row_reads(layer: Layer) -> list[tuple[Value, RowMap]] | None:
     """The operands that a layer reads by rows, or None when it does not run that way."""
     return row_reads_op(layer.op)

@@ -95,6 +95,11 @@ class Tile:
         """Bytes between images."""
         return -(-self.c // self.lanes) * self.c_str
 
+    @property
+    def whole(self) -> Region:
+        """All bytes of its buffer."""
+        return Region(self.buffer, 0, self.buffer.size)
+
     def view(self, rows: Span | None = None, channels: Span | None = None) -> View:
         """Some rows and channels; channels begin on lane 0."""
         rows, channels = rows or self.rows, channels or Span(0, self.c)

@@ -131,7 +131,7 @@ class Depthwise(WindowKernel):
     def rows(self, rows: Span, sources: Mapping[int, Tile], target: Tile) -> None:
         x, y, padding = self.operand_and_padding(self.source(sources), rows)
         for channels in self.channel_chunks():
-            block, at = self.load(channels)
+            block, at = self.load(Span(self.first + channels.first, channels.count))
             view, result = x.view(y, channels), target.view(rows, channels)
             fields = depthwise(view, result, block.at(), block.at(at), self.stored, padding, relu_of(self.layer))
             self.emit(fields, [view, block], result)
@@ -169,7 +169,7 @@ class Depthwise(WindowKernel):
         return integers(self.op.operand(2))
 
     def _records(self, channels: Span) -> Array:
-        return by_lane(records(self.bias(), self.op.attrs["requant"], channels, self.shape.c), self.lanes)
+        return by_lane(records(self.bias(), self.op.attrs["requant"], channels, self.operand.c), self.lanes)
 
     def end_iteration(self) -> None:
         if not self.plan.resident:

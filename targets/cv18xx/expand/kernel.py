@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -75,6 +76,8 @@ class Kernel(ABC):
 
     #: The last channels come first, because the result goes over the operand.
     backwards = False
+    #: The channel of the layer that the first channel of the tiles is.
+    first = 0
 
     def __init__(self, context: Expansion, layer: Layer, plan: LayerPlan) -> None:
         self.context, self.layer, self.plan, self.op = context, layer, plan, layer.op
@@ -84,6 +87,13 @@ class Kernel(ABC):
     @abstractmethod
     def rows(self, rows: Span, sources: Mapping[int, Tile], target: Tile) -> None:
         """Emit the steps that make `rows`; each operand's tile (by `id`) holds at least the rows that these read."""
+
+    def slice(self, channels: Span, sources: Mapping[int, Tile], target: Tile) -> None:
+        """All rows of some channels; the tiles hold just these. For layers whose channels have nothing to do with each other."""
+        whole, self.shape = self.shape, replace(self.shape, c=channels.count)
+        self.first, plan, self.plan = channels.first, self.plan, replace(self.plan, channels=0)
+        self.rows(target.rows, sources, target)
+        self.shape, self.first, self.plan = whole, 0, plan
 
     def source(self, sources: Mapping[int, Tile], number: int = 0) -> Tile:
         """The tile of an operand."""

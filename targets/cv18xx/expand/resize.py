@@ -79,7 +79,7 @@ class Bilinear(Kernel):
     def rows(self, rows: Span, sources: Mapping[int, Tile], target: Tile) -> None:
         column, row = filter_of(self.tall), filter_of(self.wide)
         if self._filter is None:
-            slots = -(-self.operand.c // self.lanes)
+            slots = -(-self.shape.c // self.lanes)
             each = align(len(column) * len(row))
 
             def make() -> Array:
