@@ -174,6 +174,14 @@ class _Bucket:
     bare: list[np.ndarray[tuple[int, ...], np.dtype[np.bool_]]] = field(default_factory=list)
 
 
+class Uncovered(ValueError):
+    """No sequence of groups covers all layers; none goes beyond `layer`."""
+
+    def __init__(self, layer: int) -> None:
+        super().__init__("no sequence of groups covers all layers")
+        self.layer = layer
+
+
 class CutSearch:
     """The search. `ways(first)` gives every group that starts at a layer.
 
@@ -190,7 +198,7 @@ class CutSearch:
         self.behind = np.concatenate([np.cumsum(constants[::-1])[::-1], [0]]).astype(float)
 
     def run(self) -> list[Cut]:
-        """The groups of least time; `ValueError` where no sequence of groups covers all layers."""
+        """The groups of least time; `Uncovered` where no sequence of groups covers all layers."""
         buckets = [_Bucket() for _ in range(self.count + 1)]
         labels = [_Label(0.0, 0.0, frozenset())]
         for at in range(self.count):
@@ -201,7 +209,7 @@ class CutSearch:
                     self._follow(ways, labels, buckets[ways.end])
         found = self._best(buckets[self.count]) if self.count else labels
         if not found:
-            raise ValueError("no sequence of groups covers all layers")
+            raise Uncovered(max(at for at in range(self.count) if at == 0 or buckets[at].time))
         label: _Label | None = min(found, key=lambda item: item.time)
         cuts: list[Cut] = []
         while label is not None and label.cut is not None:

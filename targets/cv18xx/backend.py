@@ -9,6 +9,7 @@ from typing import Any
 
 from gadl.compiler.diag import GadlError
 from gadl.passes.memory.allocate import AllocationError, Reuse, allocate, peak_use
+from gadl.passes.plan.cuts import Uncovered
 from gadl.passes.plan.plan import Plan
 from gadl.passes.schedule.double_buffer import double_buffer
 from gadl.passes.schedule.synchronize import find_waits
@@ -69,7 +70,12 @@ class CviBackend:
         plans: set[Plan] = set()
         costs = LayerCosts(self.chip, self.mb_per_s, layers)
         for share, price in DRAFTS:
-            chosen = Planner(costs, self.mb_per_s, int(self.chip.lane_bytes * share), price).plan(segment, groups)
+            budget = int(self.chip.lane_bytes * share)
+            try:
+                chosen = Planner(costs, self.mb_per_s, budget, price).plan(segment, groups)
+            except Uncovered as error:
+                problem = problem or AllocationError(LOCAL, budget + 1, budget, error.layer)
+                continue
             if chosen in plans:
                 continue
             plans.add(chosen)

@@ -12,7 +12,7 @@ from gadl.compiler.ir.types import DType, Requant, Rounding
 from gadl.targets.base import ConstraintTable
 
 from .chip import Chip
-from .expand.resize import MOST_FACTOR, factors_of, power_of_two
+from .expand.resize import MOST_WEIGHT, factors_of, most_weight, power_of_two
 from .layers import ELEMENTWISE, REDUCTIONS, WEIGHTED, is_depthwise, row_reads_op, shape_of, window_of
 
 CONSTRAINTS = ConstraintTable()
@@ -119,8 +119,8 @@ def reduced_axes(op: Op, chip: Chip) -> bool:
 
 @constraint("resize")
 def resize_forms(op: Op, chip: Chip) -> bool:
-    """resizing other than by whole factors: nearest, or linear by 2, 4 or 8 between half-pixel centres
-    只支持整数倍缩放：最近邻，或以半像素中心线性插值 2、4、8 倍"""
+    """resizing other than by whole factors: nearest, or linear by powers of two between half-pixel centres (by 8 and more: one channel)
+    只支持整数倍缩放：最近邻，或以半像素中心线性插值 2 的幂倍（8 倍及以上仅限单通道）"""
     factors = factors_of(op)
     if factors is None:
         return False
@@ -131,7 +131,8 @@ def resize_forms(op: Op, chip: Chip) -> bool:
         )
     exact = op.attrs["requant"] is not None and is_power(op.attrs["requant"])
     half = op.attrs["coordinate"] in ("half_pixel", "pytorch_half_pixel")
-    return op.attrs["mode"] == "linear" and exact and half and all(f <= MOST_FACTOR and power_of_two(f) for f in factors)
+    small = most_weight(*factors) <= MOST_WEIGHT
+    return op.attrs["mode"] == "linear" and exact and half and all(map(power_of_two, factors)) and (small or op.result.shape[:2] == (1, 1))
 
 
 @constraint("slice")

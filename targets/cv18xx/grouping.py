@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from gadl.passes.memory.allocate import peak_use
 from gadl.passes.plan.cuts import Crossing, Over, Ways
 from gadl.passes.plan.plan import LayerPlan
 from gadl.passes.plan.rows import RowMap
@@ -19,7 +20,7 @@ from gadl.passes.plan.tiling import Floats
 from gadl.passes.plan.tiling import Tile as TileChoice
 
 from .chip import Chip
-from .expand.context import Trial
+from .expand.context import LOCAL, Trial
 from .expand.group import kernel_of, slice_channels, takes_strides, tile_bytes
 from .expand.kernel import Kernel, shape_or_raise
 from .in_place import way_in_place
@@ -36,8 +37,8 @@ MOST_LAYERS, MOST_WAYS = 40, 12
 CHUNK_BYTES, CHUNKS = 4 << 10, 2
 #: Cycles that a copy within local memory takes beside its bytes.
 COPY_CYCLES, COPY_RATE = 38, 8
-#: Cycles that a layer outside any group counts.
-ALONE_CYCLES = 1e9
+#: Cycles that a layer outside any group counts, and those that have no other way.
+ALONE_CYCLES, MOVED = 1e9, frozenset({"linear", "concat", "slice", "pad", "reshape", "transpose"})
 
 
 @dataclass(frozen=True)
@@ -181,9 +182,9 @@ class LayerCosts:
         self.trial.clear()
         kernel = kernel_of(self.trial, kernel.layer, kernel.plan)
         kernel.rows(made, sources, target)
-        constant = {id(b) for b in self.trial.loaded}
-        inside = sum(b.size for b in self.trial.program.buffers if b.memory == "local" and id(b) not in own | constant)
-        found = float(self.trial.cycles), inside, sum(b.size for b in self.trial.loaded)
+        loaded = [] if kernel.passing else self.trial.loaded
+        inside = peak_use(self.trial.program, LOCAL, own | {id(b) for b in loaded})
+        found = float(self.trial.cycles), inside, sum(b.size for b in loaded)
         self.trial.clear()
         self._known[key] = found
         return found
@@ -211,7 +212,7 @@ class GroupCosts:
             and all(self._reads_rows(user) for user in layer.result.users)
         }  # fmt: skip
         self.constants = [0 if f is None else f.constants for f in self.facts]
-        self._found: list[list[Ways]] = [[self._alone(index)] for index in range(len(layers))]
+        self._found: list[list[Ways]] = [list(self._alone(index)) for index in range(len(layers))]
         for end in range(1, len(layers) + 1):
             for ways in self._groups(end):
                 self._found[ways.first].append(ways)
@@ -236,14 +237,16 @@ class GroupCosts:
     def _reads_rows(self, op: Any) -> bool:
         return any(layer.op is op and facts is not None for layer, facts in zip(self.layers, self.facts))
 
-    def _alone(self, index: int) -> Ways:
+    def _alone(self, index: int) -> Iterator[Ways]:
+        """A layer from memory to memory, where it can run that way."""
         zero, none, layer = np.zeros(1), np.zeros(1, bool), self.layers[index]
         tile = self.tile(index)
         if tile is not None:
-            return Ways(index, index + 1, zero, zero + tile.cycles, zero, 0, none, 0)
-        if is_view(layer, self.returned):
-            return Ways(index, index + 1, zero + 1, zero, zero, 0, none, 0, seen=frozenset({id(layer.op.inputs[0])}))
-        return Ways(index, index + 1, zero, zero + ALONE_CYCLES, zero, 0, none, 0)
+            yield Ways(index, index + 1, zero, zero + tile.cycles, zero, 0, none, 0)
+        elif is_view(layer, self.returned):
+            yield Ways(index, index + 1, zero + 1, zero, zero, 0, none, 0, seen=frozenset({id(layer.op.inputs[0])}))
+        elif layer.op.name in MOVED:
+            yield Ways(index, index + 1, zero, zero + ALONE_CYCLES, zero, 0, none, 0)
 
     # -- groups ----------------------------------------------------------------
 

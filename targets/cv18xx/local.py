@@ -56,6 +56,11 @@ class View:
     aligned: bool
     region: Region
 
+    @property
+    def starts_even(self) -> bool:
+        """True where the first element lies at a multiple of 16, as all but elementwise instructions want it."""
+        return self.address.offset % ALIGNMENT == 0
+
 
 @dataclass(frozen=True)
 class Tile:

@@ -71,8 +71,10 @@ class Convolution(WindowKernel):
 
     def rows(self, rows: Span, sources: Mapping[int, Tile], target: Tile) -> None:
         x, padding = self.prepared(self.source(sources), rows)
+        made = self.even_result(target, rows)
         for channels in self.channel_chunks():
-            self.chunk(x.view(), padding, channels, target.view(rows, channels))
+            self.chunk(x.view(), padding, channels, made.view(rows, channels))
+        self.settle(made, target, rows)
 
     def chunk(self, x: View, padding: Padding, channels: Span, y: View) -> None:
         """Some output channels from a whole operand."""
@@ -129,19 +131,21 @@ class Depthwise(WindowKernel):
         self._loaded: dict[int, tuple[Block, int]] = {}
 
     def rows(self, rows: Span, sources: Mapping[int, Tile], target: Tile) -> None:
-        x, y, padding = self.operand_and_padding(self.source(sources), rows)
+        x, held, padding = self.operand_and_padding(self.source(sources), rows)
+        made = self.even_result(target, rows)
         for channels in self.channel_chunks():
             block, at = self.load(Span(self.first + channels.first, channels.count))
-            view, result = x.view(y, channels), target.view(rows, channels)
+            view, result = x.view(held, channels), made.view(rows, channels)
             fields = depthwise(view, result, block.at(), block.at(at), self.stored, padding, relu_of(self.layer))
             self.emit(fields, [view, block], result)
+        self.settle(made, target, rows)
 
     def operand_and_padding(self, tile: Tile, rows: Span) -> tuple[Tile, Span, Padding]:
         """Strides are free here, so rows are read where they lie, unless padding has to be made of zeros."""
         held = self.reads(rows)
         padding = self.padding(rows, held)
         if max(padding.up, padding.down, padding.left, padding.right) <= 15:
-            return tile, held, padding
+            return self.even(tile, held), held, padding
         made, rest = self.prepared(tile, rows)
         return made, made.rows, rest
 

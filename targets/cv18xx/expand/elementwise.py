@@ -81,7 +81,9 @@ class Elementwise(Kernel):
         a, b = (self._view(v, sources, rows) for v in self.op.inputs)
         y = target.view(rows)
         alike = a.region.buffer is not b.region.buffer and (a.c_str, a.h_str) == (b.c_str, b.h_str) and a.h_str == a.w == y.h_str
-        if not alike or a.n > 1 or y.h * y.w > MOST_PIXELS or max(first, abs(second)) > 127:
+        if not alike or a.n > 1 or y.h * y.w > MOST_PIXELS or max(first, abs(second)) > 127 or not (
+            a.starts_even and b.starts_even and y.starts_even
+        ):
             self._sum_of_planes(rows, sources, target)
             return
         if self._weights is None:

@@ -76,6 +76,8 @@ class Kernel(ABC):
 
     #: The last channels come first, because the result goes over the operand.
     backwards = False
+    #: Each constant is used once, right after it is loaded.
+    passing = False
     #: The channel of the layer that the first channel of the tiles is.
     first = 0
 
@@ -110,6 +112,19 @@ class Kernel(ABC):
             return tile
         return self.copied(tile, rows, rows, 0, 0)
 
+    def even(self, tile: Tile, rows: Span) -> Tile:
+        """A tile with these rows of an operand that begin at a multiple of 16; itself where they do."""
+        return tile if tile.view(rows).starts_even else self.copied(tile, rows, rows, 0, 0)
+
+    def even_result(self, target: Tile, rows: Span) -> Tile:
+        """Where to make rows of the result: in their tile where they begin at a multiple of 16 there, else apart (`settle`)."""
+        return target if target.view(rows).starts_even else self.apart(rows)
+
+    def settle(self, made: Tile, target: Tile, rows: Span) -> None:
+        """Rows that were made apart go where they belong."""
+        if made is not target:
+            self.emit_copy(made.view(rows), target.view(rows))
+
     def apart(self, rows: Span) -> Tile:
         """A tile of its own for rows of the result."""
         shape = self.shape
@@ -140,7 +155,8 @@ class Kernel(ABC):
 
     def emit_copy(self, source: View, target: View) -> None:
         """Bytes as they are."""
-        fields = copy(source, target) if source.w_str == target.w_str == 1 else scatter(source, target)
+        even = source.w_str == target.w_str == 1 and source.starts_even and target.starts_even
+        fields = copy(source, target) if even else scatter(source, target)
         self.context.compute(fields, [source.region], [target.region])
 
     def emit(self, fields: Fields, reads: list[View | Block], writes: View) -> None:
