@@ -20,6 +20,7 @@ from gadl.compiler.artifact.reader import ArtifactFile
 from gadl.compiler.diag import ExitCode, GadlError, Language, current_language
 from gadl.compiler.diag.catalog import Text, entries, entry
 
+from . import cvimodel
 from .common import command, load_arrays, save_arrays
 
 #: Width of the columns of `inspect --plan` beside the layers' names.
@@ -100,10 +101,14 @@ def bench(artifact: Path, source: Path | None, runs: int, warmup: int, as_json: 
 @click.argument("artifact", type=click.Path(path_type=Path))
 @click.option("--plan", is_flag=True, help="Groups and layers: cycles, what limits them, bytes")
 @click.option("--asm", is_flag=True, help="The device programs as assembler text")
-@click.option("--json", "as_json", is_flag=True, help="With --plan: plans and numbers as JSON")
+@click.option("--json", "as_json", is_flag=True, help="As JSON: with --plan, or of a .cvimodel")
 @command
 def inspect(artifact: Path, plan: bool, asm: bool, as_json: bool) -> int:
-    """Show what ARTIFACT holds. / 查看产物内容。"""
+    """Show what ARTIFACT holds, a .gadl or any .cvimodel. / 查看 .gadl 或任意 .cvimodel 的内容。"""
+    if cvimodel.is_cvimodel(artifact):
+        if plan:
+            raise GadlError.of("GADL-U001", detail=f"--plan: {artifact} is a .cvimodel, which holds no plan")
+        return cvimodel.inspect(artifact, asm, as_json)
     file = ArtifactFile.open(artifact)
     if plan:
         return _inspect_plan(file, as_json)

@@ -118,6 +118,17 @@ def _elementwise_cycles(fields: Mapping[str, int], serial: bool) -> float:
     return cycles * (30 / 16) if fields["res0_c_str"] % 16 else cycles
 
 
+def tiu_macs(fields: Mapping[str, int]) -> int:
+    """Products that a TIU descriptor adds up, padding among them."""
+    results = fields["res0_n"] * fields["res0_c"] * fields["res0_w"]
+    kernel = fields["res0_h"] * fields["opd1_h"] * fields["opd1_w"]
+    if fields["tsk_typ"] == Task.CONV:
+        return results * kernel * fields["opd0_c"]
+    if fields["tsk_typ"] == Task.POOL and fields["tsk_eu_typ"] == Pool.DEPTHWISE:
+        return results * kernel
+    return results * fields["opd1_n"] if fields["tsk_typ"] == Task.MATMUL else 0
+
+
 class TdmaCost(NamedTuple):
     """Of one transfer: bytes asked for in DDR, bytes that the bursts move there, 16-byte beats of local memory."""
 

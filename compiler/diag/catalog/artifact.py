@@ -23,6 +23,15 @@ ENTRIES = (
         fix=Text("update the runtime (pip install -U opengadl)", "升级运行时（pip install -U opengadl）"),
     ),
     Entry(
+        "GADL-A010",
+        Text("the .cvimodel cannot be read: {detail}", "无法读取 .cvimodel：{detail}"),
+        fix=Text("compile the model again, or copy the file again", "请重新编译模型，或重新复制该文件"),
+    ),
+    Entry(
+        "GADL-A011",
+        Text("the commands of section '{section}' cannot be read: {detail}", "无法读取段 '{section}' 中的命令：{detail}"),
+    ),
+    Entry(
         "GADL-R001",
         Text("the runtime reports: {detail}", "运行时报告：{detail}"),
         exit_code=4,
