@@ -31,16 +31,15 @@ def line(command: Command) -> str:
     fields = command.fields
     shown: set[str] = set(_ENABLED)
     if command.engine == Engine.TIU:
-        head = f"TIU  {fields['cmd_id_tpu']} after {fields['cmd_id_gdma']} {_operation(fields)}"
+        head = f"TIU  {fields['cmd_id_tpu']} after {fields['cmd_id_gdma']} {operation(command)}"
         shown |= {"cmd_id_tpu", "cmd_id_gdma", "tsk_typ", "tsk_eu_typ"}
         operands = [_operand(fields, name, shown) for name in ("res0", "opd0", "opd1", "opd2")]
     else:
         direction = Direction(fields["trans_dir"])
-        head = f"TDMA {fields['cmd_id']} after {fields['wait_id_tpu']} {direction.name}"
+        head = f"TDMA {fields['cmd_id']} after {fields['wait_id_tpu']} {operation(command)}"
         shown |= {"cmd_id", "wait_id_tpu", "trans_dir"}
         if fields["spec_func"] in Special._value2member_map_:
             shown.add("spec_func")
-            head += f".{Special(fields['spec_func']).name}" if fields["spec_func"] else ""
         operands = [_side(fields, side, direction, shown) for side in ("src", "dst")]
     reset = LAYOUTS[command.engine].reset
     others = [f"{name}={value}" for name, value in fields.items() if name not in shown and value != reset[name]]
@@ -48,7 +47,13 @@ def line(command: Command) -> str:
     return " ".join([head, *filter(None, operands), *others])
 
 
-def _operation(fields: Mapping[str, int]) -> str:
+def operation(command: Command) -> str:
+    """What a command does, as `CONV` or `LOAD.TRANSPOSE`."""
+    fields = command.fields
+    if command.engine == Engine.TDMA:
+        special = fields["spec_func"]
+        known = special and special in Special._value2member_map_
+        return Direction(fields["trans_dir"]).name + (f".{Special(special).name}" if known else "")
     task, unit = fields["tsk_typ"], fields["tsk_eu_typ"]
     if task not in Task._value2member_map_:
         return f"TASK{task}.{unit}"
