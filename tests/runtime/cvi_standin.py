@@ -16,7 +16,7 @@ from gadl.runtime import cv18xx
 
 ROOT = Path(__file__).parents[2]
 #: Copies 256 bytes from `x` to `y`.
-CONTAINER = ROOT / "tests" / "data" / "copy.cvimodel"
+CONTAINER = ROOT / "tests" / "data" / "copy_cv181x.cvimodel"
 SHAPE = (1, 1, 16, 16)
 
 

@@ -137,8 +137,10 @@ def test_drivers_and_their_devices(standin: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.skipif(cv18xx.missing() is not None, reason="the vendor's functional model is not set up (gadl targets setup cv18xx)")
-def test_the_functional_model_copies(tmp_path: Path) -> None:
-    session = Session(copy_artifact(tmp_path / "copy.gadl"), "cvi-cmodel")
+@pytest.mark.parametrize("chip", ["cv180x", "cv181x"])
+def test_the_functional_model_copies(tmp_path: Path, chip: str) -> None:
+    program = CONTAINER.with_name(f"copy_{chip}.cvimodel").read_bytes()
+    session = Session(copy_artifact(tmp_path / "copy.gadl", program), "cvi-cmodel")
     for seed in range(3):
         x = np.random.default_rng(seed).integers(-128, 128, SHAPE).astype(np.int8)
         assert np.array_equal(session.run({"x": x})["y"], x)
