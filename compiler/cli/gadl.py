@@ -22,6 +22,7 @@ from gadl.compiler.diag.catalog import entries, entry
 
 from . import cvimodel
 from .common import command, load_arrays, on_device, save_arrays, say
+from .profile import profile
 from .targets import device_states, targets
 
 #: Width of the columns of `inspect --plan` beside the layers' names.
@@ -35,6 +36,7 @@ def main() -> None:
 
 
 main.add_command(targets)
+main.add_command(profile)
 
 
 @main.command()

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`gadl profile`: what a board measured, against what was estimated."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gadl.compiler.diag import ExitCode, GadlError
+from gadl.compiler.diag.catalog import Text
+from gadl.compiler.diag.files import write_atomically
+
+from .common import command, say
+
+if TYPE_CHECKING:
+    from gadl.targets.cv18xx.chip import Chip
+    from gadl.targets.cv18xx.descriptor import Command
+    from gadl.targets.cv18xx.pmu import Comparison, Group
+
+_GROUP, _COUNT = Text("commands", "命令"), Text("count", "数量")
+_MEASURED, _ESTIMATED, _RATIO = Text("measured us", "实测 us"), Text("estimated us", "估计 us"), Text("ratio", "比值")
+_TOTAL, _WORST = Text("whole run", "整次运行"), Text("farthest from the estimate", "与估计相差最大")
+_BYTES = Text("DDR bytes of all transfers: {0:,} measured, {1:,} estimated", "全部传输的 DDR 字节：实测 {0:,}，估计 {1:,}")
+_MISSING = Text("{0} commands of the model are not in the dump", "转储中缺少模型的 {0} 条命令")
+
+
+@click.group()
+def profile() -> None:
+    """Measurements of boards. / 开发板实测数据。"""
+
+
+@profile.command("import")
+@click.argument("dump", type=click.Path(path_type=Path))
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--clock", type=click.FloatRange(1), help="MHz that the runtime prints as tpu_clock [default: the chip's]")
+@click.option("--bandwidth", type=click.FloatRange(1), help="MB/s of the DDR for the estimate [default: 3772]")
+@click.option("--csv", "table", type=click.Path(path_type=Path), help="File for all commands, times in us")
+@click.option("--json", "as_json", is_flag=True)
+@command
+def import_(dump: Path, model: Path, clock: float | None, bandwidth: float | None, table: Path | None, as_json: bool) -> int:
+    """Compare the PMU's DUMP of a run with the estimate for MODEL. / 将 PMU 转储 DUMP 与模型 MODEL 的估计比较。
+
+    DUMP is the NAME_des.csv of the CV18xx vendor's runtime, MODEL the .cvimodel or .gadl that ran.
+    """
+    from gadl.targets.cv18xx.cost import MB_PER_S
+    from gadl.targets.cv18xx.pmu import compare, parse
+
+    try:
+        text = dump.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise GadlError.of("GADL-A012", dump, detail=error.strerror or str(error)) from None
+    records = parse(text, str(dump))
+    problems: list[GadlError] = []
+    for chip, commands in _streams(model):
+        try:
+            found = compare(records, commands, chip, clock or chip.clock_mhz, str(dump), bandwidth or MB_PER_S)
+            break
+        except GadlError as error:
+            problems.append(error)
+    else:
+        raise problems[0] if problems else GadlError.of("GADL-A013", model, detail="it has no commands")
+    if table is not None:
+        write_atomically(table, _table(found).encode())
+    if as_json:
+        click.echo(json.dumps(_numbers(found), ensure_ascii=False, indent=1))
+    else:
+        for line in _lines(found):
+            click.echo(line)
+    return ExitCode.OK
+
+
+def _streams(path: Path) -> Iterator[tuple[Chip, list[Command]]]:
+    """The command streams of a container, or of all containers in an artefact. The runtime keeps the records of the last one."""
+    from gadl.compiler.artifact.reader import ArtifactFile
+    from gadl.targets.cv18xx.chip import CHIPS
+    from gadl.targets.cv18xx.cvimodel import MAGIC, SectionKind, decode
+
+    from .cvimodel import is_cvimodel
+
+    containers = [path.read_bytes()] if is_cvimodel(path) else ArtifactFile.open(path).programs
+    for code in containers:
+        if code[: len(MAGIC)] != MAGIC:
+            continue
+        model = decode(code, str(path))
+        sections = [i for i, section in enumerate(model.model.sections) if section.kind == SectionKind.COMMANDS]
+        for index in reversed(sections):
+            commands = model.commands(index)
+            yield CHIPS[model.chip], commands
+
+
+def _numbers(found: Comparison) -> dict[str, Any]:
+    return {
+        "measured_us": found.measured_us,
+        "estimated_us": found.estimated_us,
+        "missing": found.missing,
+        "engines": [asdict(group) for group in found.by_engine()],
+        "operations": [asdict(group) for group in found.by_operation()],
+    }
+
+
+def _lines(found: Comparison) -> Iterable[str]:
+    yield _row(say(_GROUP), say(_COUNT), say(_MEASURED), say(_ESTIMATED), say(_RATIO))
+    for group in found.by_engine():
+        yield _group(group)
+    yield _row(say(_TOTAL), str(len(found.commands)), f"{found.measured_us:,.1f}", f"{found.estimated_us:,.1f}", _ratio(found.measured_us, found.estimated_us))
+    yield ""
+    for group in found.by_operation():
+        yield _group(group)
+    yield ""
+    moved, expected = (sum(getattr(g, name) for g in found.by_engine()) for name in ("bytes_moved", "estimated_bytes"))
+    yield say(_BYTES).format(moved, expected)
+    if found.missing:
+        yield say(_MISSING).format(found.missing)
+    yield say(_WORST)
+    for item in found.worst(8):
+        from gadl.targets.cv18xx.asm import line
+
+        yield f"  {item.time_us:>9.1f} {item.estimated_us:>9.1f}  {line(item.command)[:120]}"
+
+
+def _group(group: Group) -> str:
+    return _row(group.name, str(group.commands), f"{group.measured_us:,.1f}", f"{group.estimated_us:,.1f}", _ratio(group.measured_us, group.estimated_us))
+
+
+def _row(name: str, *cells: str) -> str:
+    """Chinese characters take two columns."""
+    wide = [sum(ord(c) > 0xFF for c in text) for text in (name, *cells)]
+    return f"{name:<{22 - wide[0]}}" + "".join(f"{cell:>{14 - w}}" for cell, w in zip(cells, wide[1:], strict=True))
+
+
+def _ratio(measured: float, estimated: float) -> str:
+    return f"{measured / estimated:.3f}" if estimated else "-"
+
+
+def _table(found: Comparison) -> str:
+    from gadl.targets.cv18xx.pmu import id_of
+
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(("engine", "id", "operation", "start", "end", "estimated_start", "estimated_end", "bytes", "estimated_bytes"))
+    for m in found.commands:
+        times = (f"{t:.3f}" for t in (m.start_us, m.end_us, m.estimated_start_us, m.estimated_end_us))
+        writer.writerow((m.command.engine.name, id_of(m.command), m.name, *times, m.bytes_moved, m.estimated_bytes))
+    return out.getvalue()
