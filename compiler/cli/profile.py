@@ -22,7 +22,7 @@ from .common import command, say
 if TYPE_CHECKING:
     from gadl.targets.cv18xx.chip import Chip
     from gadl.targets.cv18xx.descriptor import Command
-    from gadl.targets.cv18xx.pmu import Comparison, Group
+    from gadl.targets.cv18xx.pmu import Comparison, Dump, Group, Sums
 
 _GROUP, _COUNT = Text("commands", "命令"), Text("count", "数量")
 _MEASURED, _ESTIMATED, _RATIO = Text("measured us", "实测 us"), Text("estimated us", "估计 us"), Text("ratio", "比值")
@@ -39,7 +39,7 @@ def profile() -> None:
 @profile.command("import")
 @click.argument("dump", type=click.Path(path_type=Path))
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("--clock", type=click.FloatRange(1), help="MHz that the runtime prints as tpu_clock [default: the chip's]")
+@click.option("--clock", type=click.FloatRange(1), help="MHz that the runtime prints as tpu_clock [default: the dump's, else the chip's]")
 @click.option("--bandwidth", type=click.FloatRange(1), help="MB/s of the DDR for the estimate [default: 3772]")
 @click.option("--csv", "table", type=click.Path(path_type=Path), help="File for all commands, times in us")
 @click.option("--json", "as_json", is_flag=True)
@@ -47,33 +47,55 @@ def profile() -> None:
 def import_(dump: Path, model: Path, clock: float | None, bandwidth: float | None, table: Path | None, as_json: bool) -> int:
     """Compare the PMU's DUMP of a run with the estimate for MODEL. / 将 PMU 转储 DUMP 与模型 MODEL 的估计比较。
 
-    DUMP is the NAME_des.csv of the CV18xx vendor's runtime, MODEL the .cvimodel or .gadl that ran.
+    DUMP is what the CV18xx vendor's runtime wrote (TPU_PMUBUF_OUTPUT_FILE) or printed, MODEL the .cvimodel or .gadl that ran.
     """
     from gadl.targets.cv18xx.cost import MB_PER_S
-    from gadl.targets.cv18xx.pmu import compare, parse
+    from gadl.targets.cv18xx.pmu import read_dump, read_sums
 
     try:
-        text = dump.read_text(encoding="utf-8", errors="replace")
+        data = dump.read_bytes()
     except OSError as error:
         raise GadlError.of("GADL-A012", dump, detail=error.strerror or str(error)) from None
-    records = parse(text, str(dump))
+    speed = bandwidth or MB_PER_S
+    sums = read_sums(data.decode("utf-8", "replace"))
+    if sums is not None:
+        rows = _compare_sums(sums, model, speed)
+        shown = json.dumps({name: {"measured_us": a, "estimated_us": b} for name, a, b in rows}, indent=1)
+        for line in [shown] if as_json else _sum_lines(rows):
+            click.echo(line)
+        return ExitCode.OK
+    found = _compare(read_dump(data, str(dump)), model, clock, speed, str(dump))
+    if table is not None:
+        write_atomically(table, _table(found).encode())
+    for line in [json.dumps(_numbers(found), ensure_ascii=False, indent=1)] if as_json else _lines(found):
+        click.echo(line)
+    return ExitCode.OK
+
+
+def _compare(dump: Dump, model: Path, clock: float | None, mb_per_s: float, where: str) -> Comparison:
+    """Against the stream of the model that the records are of."""
+    from gadl.targets.cv18xx.pmu import compare
+
     problems: list[GadlError] = []
     for chip, commands in _streams(model):
         try:
-            found = compare(records, commands, chip, clock or chip.clock_mhz, str(dump), bandwidth or MB_PER_S)
-            break
+            return compare(dump.records, commands, chip, clock or dump.mhz or chip.clock_mhz, where, mb_per_s)
         except GadlError as error:
             problems.append(error)
-    else:
-        raise problems[0] if problems else GadlError.of("GADL-A013", model, detail="it has no commands")
-    if table is not None:
-        write_atomically(table, _table(found).encode())
-    if as_json:
-        click.echo(json.dumps(_numbers(found), ensure_ascii=False, indent=1))
-    else:
-        for line in _lines(found):
-            click.echo(line)
-    return ExitCode.OK
+    raise problems[0] if problems else GadlError.of("GADL-A013", model, detail="it has no commands")
+
+
+def _compare_sums(sums: Sums, model: Path, mb_per_s: float) -> list[tuple[str, float, float]]:
+    """Name, measured, estimated. The runtime prints sums after each stream; the last ones stay."""
+    from gadl.targets.cv18xx.cost import overlap
+
+    streams = list(_streams(model))
+    if not streams:
+        raise GadlError.of("GADL-A013", model, detail="it has no commands")
+    chip, commands = streams[0]
+    expected = overlap(commands, chip, mb_per_s)
+    measured = (sums.tiu_us, sums.tdma_us, sums.total_us)
+    return list(zip(("TIU", "TDMA", "total"), measured, (expected.tiu_us, expected.tdma_us, expected.total_us), strict=True))
 
 
 def _streams(path: Path) -> Iterator[tuple[Chip, list[Command]]]:
@@ -123,6 +145,12 @@ def _lines(found: Comparison) -> Iterable[str]:
         from gadl.targets.cv18xx.asm import line
 
         yield f"  {item.time_us:>9.1f} {item.estimated_us:>9.1f}  {line(item.command)[:120]}"
+
+
+def _sum_lines(rows: list[tuple[str, float, float]]) -> Iterable[str]:
+    yield _row(say(_GROUP), say(_MEASURED), say(_ESTIMATED), say(_RATIO))
+    for name, measured, estimated in rows:
+        yield _row(say(_TOTAL) if name == "total" else name, f"{measured:,.1f}", f"{estimated:,.1f}", _ratio(measured, estimated))
 
 
 def _group(group: Group) -> str:

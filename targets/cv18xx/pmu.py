@@ -1,17 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the chip's performance monitor measured, against the estimate of the same commands.
 
-With TPU_ENABLE_PMU=1 the runtime on a board records start and end of every descriptor, and with TPU_PMUBUF_OUTPUT_FILE=NAME it
-writes them to NAME_des.csv after each run. Columns used: type (1 load, 2 store, 3 move, 4 TIU), descriptor id, two event counts
-(of which the second counts 16-byte bursts on the bus), an empty one, start, duration, end. Times are 32-bit ticks of the TPU's
-clock. A transfer from DDR to DDR gives two records, a load and a store, of the same id and times. All this is read from the
-vendor's published runtime sources; no dump of a board has been seen.
+With TPU_ENABLE_PMU=1 the runtime on a board records start and end of every descriptor and prints sums after each run. With
+TPU_PMUBUF_OUTPUT_FILE=NAME it also writes the records: builds of the runtime differ, some write text to NAME_des.csv, some the
+whole DMA buffer to NAME. All three are read here:
+
+- text: type (1 load, 2 store, 3 move, 4 TIU), descriptor id, two event counts (of which the second counts 16-byte bursts on
+  the bus), an empty column, start, duration, end;
+- DMA buffer: a header (magic B5B5, the TPU's clock in Hz, size and place of the records), records of 16 bytes: type 4 bits, id
+  16, event counts 22 each, end u32, start u32;
+- printed sums: tpu_clock, tdma_exe_tick, tiu_exe_tick, inference_tick.
+
+Times are 32-bit ticks of the TPU's clock. A transfer from DDR to DDR gives two records, a load and a store, of the same id and
+times. All this is read from the vendor's published runtime and driver sources; no dump of a board has been seen.
 """
 
 from __future__ import annotations
 
 import enum
+import re
 import statistics
+import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -26,6 +35,11 @@ from .isa import Direction, Engine
 _TICKS = 1 << 32
 _BURST_BYTES = 16
 _COLUMNS = 8
+_MAGIC = b"\xb5\xb5"
+#: Magics, size, three counts, clock, size and place of the records.
+_HEADER = struct.Struct("<HHIIIIIII")
+_RECORD = struct.Struct("<QII")
+_SUMS = ("tpu_clock", "tdma_exe_tick", "tiu_exe_tick", "inference_tick")
 _ID = {Engine.TIU: "cmd_id_tpu", Engine.TDMA: "cmd_id"}
 
 
@@ -63,6 +77,23 @@ class Record:
     start: int
     end: int
     bytes_moved: int = 0
+
+
+@dataclass(frozen=True)
+class Dump:
+    """The records of a run, and the clock where the dump tells it."""
+
+    records: tuple[Record, ...]
+    mhz: float | None = None
+
+
+@dataclass(frozen=True)
+class Sums:
+    """What the runtime prints: microseconds of each engine and of the run."""
+
+    tdma_us: float
+    tiu_us: float
+    total_us: float
 
 
 @dataclass(frozen=True)
@@ -142,8 +173,21 @@ def _group(name: str, items: Sequence[Measured]) -> Group:
     )  # fmt: skip
 
 
-def parse(text: str, where: str) -> list[Record]:
-    """The records of a NAME_des.csv; `GADL-A012` names the line at fault."""
+def read_sums(text: str) -> Sums | None:
+    """The last sums that a run printed, or None."""
+    ticks = [re.findall(rf"{name}:?\s+(\d+)", text) for name in _SUMS]
+    if not all(ticks) or int(ticks[0][-1]) == 0:
+        return None
+    mhz, tdma, tiu, total = (int(found[-1]) for found in ticks)
+    return Sums(tdma / mhz, tiu / mhz, total / mhz)
+
+
+def read_dump(data: bytes, where: str) -> Dump:
+    """The records of a dump, as text or DMA buffer; `GADL-A012` says what is wrong."""
+    return _read_buffer(data, where) if data[:2] == _MAGIC else Dump(tuple(_read_text(data.decode("utf-8", "replace"), where)))
+
+
+def _read_text(text: str, where: str) -> list[Record]:
     found: list[Record] = []
     for number, line in enumerate(text.splitlines(), 1):
         cells = [cell.strip() for cell in line.split(",")]
@@ -154,12 +198,33 @@ def parse(text: str, where: str) -> list[Record]:
             record = Record(Kind(kind), id_, start, end, 0 if kind == Kind.TIU else bursts * _BURST_BYTES)
         except ValueError:
             raise GadlError.of("GADL-A012", f"{where}:{number}", detail="this line is not a record") from None
-        if not (0 <= id_ < 1 << 16 and 0 <= bursts < 1 << 22 and 0 <= start < _TICKS and 0 <= end < _TICKS and duration % _TICKS == (end - start) % _TICKS):
+        fits = 0 <= id_ < 1 << 16 and 0 <= bursts < 1 << 22 and 0 <= start < _TICKS and 0 <= end < _TICKS
+        if not fits or duration % _TICKS != (end - start) % _TICKS:
             raise GadlError.of("GADL-A012", f"{where}:{number}", detail="the numbers of this line do not fit together")
         found.append(record)
     if not found:
         raise GadlError.of("GADL-A012", where, detail="it holds no record")
     return _joined(found)
+
+
+def _read_buffer(data: bytes, where: str) -> Dump:
+    if len(data) < _HEADER.size:
+        raise GadlError.of("GADL-A012", where, detail="it is truncated")
+    *_, hertz, size, offset = _HEADER.unpack_from(data)
+    if size == 0 or offset + size > len(data):
+        raise GadlError.of("GADL-A012", where, detail="its records lie outside")
+    found = []
+    for at in range(offset, offset + size - _RECORD.size + 1, _RECORD.size):
+        bits, end, start = _RECORD.unpack_from(data, at)
+        if bits & 0xFFFFFFFF == 0:
+            break
+        if bits & 15 not in Kind._value2member_map_:
+            raise GadlError.of("GADL-A012", where, detail=f"the record at byte {at} is of no known type")
+        kind = Kind(bits & 15)
+        found.append(Record(kind, bits >> 4 & 0xFFFF, start, end, 0 if kind is Kind.TIU else (bits >> 42) * _BURST_BYTES))
+    if not found:
+        raise GadlError.of("GADL-A012", where, detail="it holds no record")
+    return Dump(tuple(_joined(found)), hertz / 1e6 or None)
 
 
 def _joined(records: Iterable[Record]) -> list[Record]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from gadl.targets.cv18xx.cost import schedule, tdma_bytes, time_ns
 from gadl.targets.cv18xx.cvimodel import Port, build, place_ports
 from gadl.targets.cv18xx.descriptor import Command, commands, encode
 from gadl.targets.cv18xx.isa import Direction, Elementwise, Engine, Task
-from gadl.targets.cv18xx.pmu import Comparison, Kind, compare, id_of, parse
+from gadl.targets.cv18xx.pmu import Comparison, Kind, compare, id_of, read_dump, read_sums
 
 CHIP = CHIPS["cv181x"]
 HEAD = "pmutype, desID, event0, event1, , start, duration, end, layerID, desType,     srcAddr, dstAddr, trans_fmt\n"
@@ -72,7 +73,7 @@ def dump(slower: Callable[[Command], float] = lambda c: 1.0, first: int = 123456
 
 
 def compared(text: str, mhz: float = CHIP.clock_mhz) -> Comparison:
-    return compare(parse(text, "a_des.csv"), COMMANDS, CHIP, mhz, "a_des.csv")
+    return compare(read_dump(text.encode(), "a_des.csv").records, COMMANDS, CHIP, mhz, "a_des.csv")
 
 
 @pytest.mark.parametrize("first", [0, 123456, 2**32 - 5000, 2**32 - 1])
@@ -125,12 +126,47 @@ def test_a_dump_of_another_model(old: str, new: str) -> None:
 )  # fmt: skip
 def test_no_dump(text: str) -> None:
     with pytest.raises(GadlError, match="GADL-A012"):
-        parse(text, "a_des.csv")
+        read_dump(text.encode(), "a_des.csv")
 
 
 def test_a_copy_in_ddr_is_one_record() -> None:
-    last = parse(dump(), "a")[-1]
+    last = read_dump(dump().encode(), "a").records[-1]
     assert last.kind is Kind.LOAD and last.bytes_moved == pytest.approx(tdma_bytes(COMMANDS[-1].fields).ddr, abs=32)
+
+
+def as_buffer(text: str, hertz: int = 500_000_000) -> bytes:
+    """The same records as the DMA buffer that other builds of the runtime write."""
+    records = b""
+    for line in text.splitlines()[1:]:
+        kind, number, first, second, _, start, _, end = (int(cell) for cell in line.split(",")[:8])
+        records += struct.pack("<QII", kind | number << 4 | first << 20 | second << 42, end, start)
+    commands = bytes(256)
+    header = struct.pack("<HHIIIIIII", 0xB5B5, 0x1822, 384 + len(records), 1, 4, 9, hertz, len(records) + 64, 384)
+    return header.ljust(128, b"\0") + commands + records + bytes(64)
+
+
+def test_the_dma_buffer_says_the_same_and_knows_the_clock() -> None:
+    text, buffer = read_dump(dump().encode(), "a"), read_dump(as_buffer(dump(), 700_000_000), "a")
+    assert buffer.records == text.records and (text.mhz, buffer.mhz) == (None, 700)
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:20], lambda b: b[:500], lambda b: b[:384] + bytes(len(b) - 384), lambda b: b[:384] + b"\x07" + b[385:]])
+def test_a_damaged_buffer(damage: Callable[[bytes], bytes]) -> None:
+    with pytest.raises(GadlError, match="GADL-A012"):
+        read_dump(damage(as_buffer(dump())), "a")
+
+
+SUMS = """
+cv181x_tpu_clock:         500Mhz, inferece_data:            1.31MB, inference_bw:         234.5MB/s
+tdma_exe_tick:           12000t, tiu_exe_tick              4000t, inference_tick           13000t
+tdma_exe_ms:              0.02ms, tiu_exe_ms:              0.01ms, inference_ms:            0.03ms
+"""
+
+
+def test_printed_sums() -> None:
+    found = read_sums("noise\n" + SUMS.replace("12000", "99") + SUMS)
+    assert found is not None and (found.tdma_us, found.tiu_us, found.total_us) == (24, 8, 26)
+    assert read_sums(dump()) is None and read_sums(SUMS.replace("500", "0")) is None
 
 
 def call(*arguments: object) -> Result:
@@ -151,6 +187,13 @@ def test_the_command(tmp_path: Path) -> None:
     assert "实测 us" in chinese.stdout and "估计 us" in chinese.stdout
     numbers = json.loads(call("profile", "import", file, model, "--json", "--bandwidth", 1000).stdout)
     assert numbers["measured_us"] > 0 and {g["name"] for g in numbers["engines"]} == {"TIU", "TDMA LOAD", "TDMA STORE", "TDMA DDR"}
+    (tmp_path / "raw").write_bytes(as_buffer(dump(lambda c: 2.0), 1_000_000_000))
+    faster = json.loads(call("profile", "import", tmp_path / "raw", model, "--json").stdout)
+    assert faster["measured_us"] == pytest.approx(numbers["measured_us"] / 2)
+    (tmp_path / "printed.txt").write_text(SUMS)
+    printed = call("profile", "import", tmp_path / "printed.txt", model)
+    assert printed.exit_code == 0 and "26.0" in printed.stdout
+    assert json.loads(call("profile", "import", tmp_path / "printed.txt", model, "--json").stdout)["TDMA"]["measured_us"] == 24
     for wrong, code in ((tmp_path / "nowhere", "GADL-A012"), (model, "GADL-A012")):
         refused = call("profile", "import", wrong, model)
         assert refused.exit_code == 3 and code in refused.output and "Traceback" not in refused.output
