@@ -12,10 +12,12 @@ import click
 
 from gadl.compiler.diag import ExitCode, GadlError, Language, current_language
 from gadl.compiler.diag.catalog import Text
+from gadl.targets.cv18xx.cost import MB_PER_S
 from gadl.targets.cv18xx.cvimodel import MAGIC, decode
 from gadl.targets.cv18xx.listing import describe
 
-_ESTIMATED = Text("estimated", "估计")
+_ESTIMATED = Text(f"estimated at {MB_PER_S} MB/s", f"按 {MB_PER_S} MB/s 估计")
+_ALL = Text("all sections", "全部段")
 _MD5 = {
     "equal": Text("the MD5 is that of its contents", "MD5 与内容一致"),
     "different": Text("the MD5 is not that of its contents", "MD5 与内容不符"),
@@ -78,8 +80,8 @@ def _lines(found: dict[str, Any]) -> Iterable[str]:
         yield f"section {section['name']:<24} {section['kind']:<10} offset {section['offset']:>10}  {section['bytes']:>10} B{how}"
         if "estimated" in section:
             yield from _estimated(section["estimated"])
-    if "estimated" in found:
-        yield f"all sections, DDR at {found['estimated']['mb_per_s']} MB/s"
+    if "estimated" in found and sum("estimated" in section for section in found["sections"]) > 1:
+        yield _say(_ALL)
         yield from _estimated(found["estimated"])
 
 
