@@ -37,8 +37,8 @@ def open_session(path: Path, device: str | None = None, *, check: bool = True, t
 class ContainerSession(Session):
     """Runs a container by way of an artefact that holds it and nothing else.
 
-    Inputs of an integer type may be given as floats, which are quantised by the container's scales as `quantize` does; outputs
-    are floats unless they are asked for raw.
+    Inputs of an integer type may be given as floats, which are multiplied by the container's `qscale` and rounded, ties to even;
+    outputs are floats unless they are asked for raw.
     """
 
     def __init__(self, path: Path | str, device: str | None = None, *, check: bool = True, timeout_s: float = TIMEOUT_S) -> None:
@@ -66,7 +66,8 @@ def _quantize(array: Array, spec: TensorSpec) -> Array:
     if given.dtype.kind != "f" or spec.numpy.kind not in "iu" or not spec.scales:
         return given
     limits = np.iinfo(spec.numpy)
-    steps = np.rint(np.nan_to_num(given.astype(np.float32) / np.float32(spec.scales[0]), nan=0.0))
+    # As applications do it: by the container's factor, which `_record` turned into a scale.
+    steps = np.rint(np.nan_to_num(given.astype(np.float32) * np.float32(1 / spec.scales[0]), nan=0.0))
     return np.clip(steps, limits.min, limits.max).astype(spec.numpy)
 
 
@@ -92,7 +93,7 @@ def _wrap(code: bytes, container: CviModel, where: str) -> bytes:
     for name in (*program.inputs, *program.outputs):
         if name not in tensors:
             raise GadlError.of("GADL-A010", where, detail=f"input or output '{name}' is not among its tensors")
-        record = _record(tensors[name], built.arena_bytes, where)
+        record = _record(tensors[name], len(numbers) < len(program.inputs), built.arena_bytes, where)
         numbers.append(len(built.tensors))
         built.tensors.append(record)
         built.arena_bytes += -(-tensors[name].size // ALIGNMENT) * ALIGNMENT
@@ -104,9 +105,10 @@ def _wrap(code: bytes, container: CviModel, where: str) -> bytes:
     return built.to_bytes()
 
 
-def _record(tensor: Tensor, offset: int, where: str) -> TensorRecord:
+def _record(tensor: Tensor, is_input: bool, offset: int, where: str) -> TensorRecord:
     dtype = _DTYPES.get(DataType(tensor.dtype)) if tensor.dtype in list(DataType) else None
     if dtype is None or tensor.shape is None:
         raise GadlError.of("GADL-A010", where, detail=f"tensor '{tensor.name}' has no type or shape that a session knows")
-    scale = tensor.quant.qscale if tensor.quant is not None else 0.0
-    return TensorRecord(tensor.name, dtype, tensor.shape.dim, Storage.ARENA, offset, scales=(scale,) if scale > 0 else ())
+    factor = tensor.quant.qscale if tensor.quant is not None else 0.0
+    scales = () if not factor > 0 or dtype == "f32" else (1 / factor if is_input else factor,)
+    return TensorRecord(tensor.name, dtype, tensor.shape.dim, Storage.ARENA, offset, scales=scales)

@@ -84,7 +84,8 @@ class Shape:
 
 @dataclass(frozen=True)
 class Quant:
-    """float = integer * qscale; `kind`: 0 none, 1 bf16, 2 int8 symmetric."""
+    """`kind`: 0 none, 1 bf16, 2 int8 symmetric. Applications multiply by `qscale`: outputs to get floats from integers, inputs to
+    get integers from floats, so for inputs it is the reciprocal of the scale."""
 
     kind: int = slot(0, "B", 0)
     max: float = slot(1, "f", 0.0)
@@ -268,7 +269,7 @@ def decode(data: bytes, where: str = "<memory>") -> CviModel:
 
 @dataclass(frozen=True)
 class Port:
-    """An input or output: float = integer * `qscale`. `region` and `address` are where the commands find it."""
+    """An input or output: float = integer * `qscale` for both (`build` writes what applications expect). `region` and `address` are where the commands find it."""
 
     name: str
     shape: tuple[int, ...]
@@ -309,7 +310,8 @@ def build(
     tensors = []
     for number, port in enumerate((*inputs, *outputs)):
         shape = Shape((*port.shape, *(1,) * (4 - len(port.shape))))
-        quant = Quant(kind=2 if port.dtype in (DataType.INT8, DataType.UINT8) else 0, qscale=port.qscale)
+        qscale = 1 / port.qscale if number < len(inputs) and port.qscale else port.qscale
+        quant = Quant(kind=2 if port.dtype in (DataType.INT8, DataType.UINT8) else 0, qscale=qscale)
         offset = port.region << _REGION_SHIFT | port.address
         tensors.append(Tensor(number, port.name, offset, int(port.dtype), shape, quant=quant, size=port.size_bytes))
     given, made = tuple(port.name for port in inputs), tuple(port.name for port in outputs)

@@ -21,7 +21,8 @@ from gadl.compiler.diag.render import set_language
 from gadl.compiler.registry import target
 from gadl.compiler.session import open_session
 from gadl.runtime import cv18xx
-from gadl.targets.cv18xx.cvimodel import DataType, Port, build, place_ports
+from gadl.targets.cv18xx.chip import CHIPS, Chip
+from gadl.targets.cv18xx.cvimodel import DataType, Port, build, decode, place_ports
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "runtime"))
 from cvi_standin import CONTAINER, SHAPE, build_standin
@@ -78,6 +79,19 @@ def test_shapes_are_filled_up_with_ones(standin: Path) -> None:
     assert np.array_equal(open_session(path, "cvi-cmodel").run({"x": flat})["y"].reshape(-1), np.clip(np.rint(flat[0] * 2), -128, 127) / 2)
 
 
+def test_qscale_is_what_applications_multiply_by(standin: Path) -> None:
+    inputs, outputs, _ = place_ports([Port("x", SHAPE, 0.1)], [Port("y", SHAPE, 0.3)], 0)
+    model = build(_chip(), "scaled", b"", [_stream()], inputs, outputs)
+    factors = [tensor.quant.qscale for tensor in model.model.programs[0].tensors if tensor.quant is not None]
+    assert factors == [pytest.approx(10), 0.3]
+    path = standin.parent / "scaled.cvimodel"
+    path.write_bytes(model.encode())
+    session = open_session(path, "cvi-cmodel")
+    assert session.inputs[0].scales == (pytest.approx(0.1),) and session.outputs[0].scales == (pytest.approx(0.3),)
+    whole = np.clip(np.rint(X * np.float32(10)), -128, 127).astype(np.int8)
+    assert np.array_equal(session.run({"x": X}, raw=True)["y"], whole) and np.array_equal(session.run({"x": X})["y"], whole * np.float32(0.3))
+
+
 def test_files_that_cannot_be_run(tmp_path: Path, standin: Path) -> None:
     with pytest.raises(GadlError, match="GADL-A001"):
         open_session(tmp_path / "nowhere.cvimodel")
@@ -127,13 +141,9 @@ def test_a_self_check_without_its_device_says_so(monkeypatch: pytest.MonkeyPatch
     assert alone.report["self_check"]["equal"] is True  # all on the host: no device is needed
 
 
-def _chip() -> object:
-    from gadl.targets.cv18xx.chip import CHIPS
-
+def _chip() -> Chip:
     return CHIPS["cv181x"]
 
 
 def _stream() -> bytes:
-    from gadl.targets.cv18xx.cvimodel import decode
-
     return decode(CONTAINER.read_bytes()).data[-1]

@@ -34,7 +34,7 @@ typedef struct {
   uint8_t* sys_mem;
   uint64_t paddr;
   int mem_type;
-  float qscale; /* real value = stored value * qscale */
+  float qscale; /* outputs: real value = stored value * qscale; inputs: stored value = real value * qscale */
   int zero_point;
   int pixel_format;
   bool aligned;
