@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gadl.targets.cv18xx.asm import disassemble, line
@@ -43,6 +43,7 @@ def test_names_of_operations() -> None:
 
 
 @given(any_commands(), st.data())
+@settings(max_examples=600)
 def test_different_commands_have_different_lines(command: Command, data: st.DataObject) -> None:
     field = data.draw(st.sampled_from(LAYOUTS[command.engine].fields))
     other = Command.of(command.engine, {**command.fields, field.name: data.draw(values(field))})

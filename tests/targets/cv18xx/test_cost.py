@@ -41,6 +41,9 @@ def kernel(h: int, w: int) -> dict[str, int]:
         # 32-bit partial sums of a middle part; no records: bias 0 with two operands, shift 4.
         ({"tsk_typ": Task.CONV, "tsk_opd_num": 2, "ps32_md": 3} | MAP | kernel(1, 1) | {"opd0_c": 64}, 41 + 12 * (64 + 4 + 8) + 12),
         ({"tsk_typ": Task.CONV, "tsk_opd_num": 3} | MAP | kernel(1, 1) | {"opd0_c": 64}, 41 + 12 * (64 + 2 + 4) + 12),
+        ({"tsk_typ": Task.CONV, "tsk_opd_num": 2, "ps32_md": 2} | MAP | kernel(1, 1) | {"opd0_c": 64}, 41 + 12 * (64 + 4 + 4) + 12),
+        # The least of 16 cycles is that of 8-bit results.
+        (CONV | MAP | kernel(1, 1) | {"opd0_c": 8, "opt_res0_seg": 0}, 41 + 24 * (8 + 2) + 31),
         # bf16 halves the units: 8 rounds of 8 pixels in 3 slots, single speed.
         ({"tsk_typ": Task.CONV, "tsk_opd_num": 2, "opd_typ": 1} | MAP | kernel(1, 1) | {"opd0_c": 64}, 41 + 24 * (64 + 2) + 12),
         # A start on lane 5 takes a fourth slot.
@@ -124,6 +127,53 @@ def transfer(direction: Direction, shape: tuple[int, ...], strides: tuple[int, i
 )
 def test_traffic_by_hand(fields: dict[str, int], expected: TdmaCost) -> None:
     assert tdma_bytes(fields) == expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        # Reads begin at a multiple of 16: 68 bytes, two blocks.
+        (transfer(Direction.LOAD, (1, 1, 1, 60), (60, 60, 60), 8), TdmaCost(60, 128, 4, Direction.LOAD)),
+        # Bytes in a row: 4088 up to the border (15 bursts and 248 bytes), then 912 (3 bursts and 144).
+        (transfer(Direction.LOAD, (1, 1, 1, 1), (5000, 1, 1), 8, trans_fmt=1), TdmaCost(5000, 4096 + 960, 313, Direction.LOAD)),
+        # A matrix of 8 rows of 100, one piece of 800 bytes: 3 bursts and 32. Beats of one row of 7 blocks.
+        (
+            transfer(Direction.LOAD, (8, 8, 1, 100), (1, 100, 1), 0, sys_dtype=1, dst_c=7, dst_w=16, dst_h_stride=16),
+            TdmaCost(800, 832, 7, Direction.LOAD),
+        ),
+        # The same transposed, row by row: 100 bytes from 0, 100, ... 700, with their skew in blocks of 64.
+        (
+            transfer(Direction.LOAD, (8, 8, 1, 100), (1, 100, 1), 0, sys_dtype=1, spec_func=1, dst_c=7, dst_w=16, dst_h_stride=16),
+            TdmaCost(800, 4 * (128 + 192), 7, Direction.LOAD),
+        ),
+        # A matrix stored at a pitch of 128.
+        (transfer(Direction.STORE, (8, 8, 1, 100), (1, 128, 1), 0, sys_dtype=1), TdmaCost(800, 8 * 128, 8 * 8 * 7, Direction.STORE)),
+        # Columns become rows: 4 of 300 bytes in bursts of 128.
+        (
+            transfer(Direction.STORE, (1, 2, 2, 300), (1200, 600, 300), 0, spec_func=1, transpose_md=3, dst_h_stride=300),
+            TdmaCost(1200, 320 + 512 + 512 + 320, 76, Direction.STORE),
+        ),
+        # Batch and channels change places: 3 pieces of 2 channels.
+        (
+            transfer(Direction.STORE, (2, 2, 1, 64), (1024, 64, 64), 0, spec_func=1, src_c=3),
+            TdmaCost(384, 3 * 128, 16, Direction.STORE),
+        ),
+        # Three interleaved channels of 4x10 are 120 bytes without gaps.
+        (transfer(Direction.LOAD, (1, 3, 4, 10), (120, 1, 30), 0, spec_func=1, transpose_md=1), TdmaCost(120, 128, 9, Direction.LOAD)),
+        # bf16 has two bytes: 8 rows of 32 bytes at a pitch of 32.
+        (transfer(Direction.STORE, (1, 1, 8, 16), (256, 256, 32), 0, src_fmt=2, dst_fmt=2), TdmaCost(256, 256, 16, Direction.STORE)),
+    ],
+)
+def test_traffic_of_other_layouts_by_hand(fields: dict[str, int], expected: TdmaCost) -> None:
+    assert tdma_bytes(fields) == expected
+
+
+def test_the_serial_estimate_of_other_layouts() -> None:
+    columns = transfer(Direction.LOAD, (4, 4, 1, 200), (1, 256, 1), 0, sys_dtype=1, spec_func=1)
+    assert tdma_bytes(columns).ddr == 4 * 256
+    assert tdma_bytes(columns, serial=True).ddr == 128  # the last tile of 128 bytes holds 72
+    row = transfer(Direction.LOAD, (1, 1, 1, 1), (5000, 1, 1), 8, trans_fmt=1)
+    assert tdma_bytes(row, serial=True).beats == 1
 
 
 def test_the_serial_estimate_counts_the_last_piece_only() -> None:

@@ -279,6 +279,11 @@ def test_files_whose_tables_share_everything_are_refused() -> None:
         read(Model, bytes(builder.Output()))
 
 
+def test_a_table_of_slots_needs_room_for_its_own_sizes() -> None:
+    with pytest.raises(FlatbufferError, match="table at byte 8 is damaged"):
+        read(Model, struct.pack("<IHHi", 8, 2, 0, 4))
+
+
 @pytest.mark.skipif(not VENDOR, reason="GADL_CVIMODELS names no folder of .cvimodel files of the vendor's compiler")
 @pytest.mark.parametrize("path", VENDOR, ids=lambda p: p.name)
 def test_files_of_the_vendors_compiler(path: Path) -> None:
