@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Stands in for the vendor's runtime of the CV18xx where it is absent: one int8 input `x` and output `y` of 256 elements, which a
- * run copies. CVI_STANDIN makes it misbehave: refuse, fail, abort, hang, exit. */
+ * run copies. CVI_STANDIN makes it misbehave: refuse, fail, abort, hang, exit, wrong. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -67,6 +67,7 @@ EXPORT CVI_RC CVI_NN_Forward(CVI_MODEL_HANDLE model, CVI_TENSOR* inputs, int32_t
   while (asked("hang")) sleep(1);
   if (asked("exit")) _exit(3);
   memcpy(outputs[0].sys_mem, inputs[0].sys_mem, kBytes);
+  if (asked("wrong")) outputs[0].sys_mem[kBytes - 1] ^= 1;
   return CVI_RC_SUCCESS;
 }
 

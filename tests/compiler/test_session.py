@@ -4,23 +4,29 @@
 from __future__ import annotations
 
 import json
+import platform
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner, Result
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 import gadl
+import gadl.compiler.cli.gadlc as gadlc
+import gadl.compiler.driver as driver
+from gadl.compiler.artifact.format import Feature
 from gadl.compiler.cli.gadl import main as gadl_command
-from gadl.compiler.cli.gadlc import summary
 from gadl.compiler.diag import GadlError, Language
 from gadl.compiler.diag.render import set_language
 from gadl.compiler.registry import target
 from gadl.compiler.session import open_session
 from gadl.runtime import cv18xx
+from gadl.targets.base import ConstraintTable, DeviceProgram, Segment
 from gadl.targets.cv18xx.chip import CHIPS, Chip
 from gadl.targets.cv18xx.cvimodel import DataType, Port, build, decode, place_ports
 
@@ -117,28 +123,79 @@ def test_setup_says_what_there_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert result.exit_code == 4 and "GADL-R01" in result.output and "Traceback" not in result.output
 
 
-def test_a_self_check_without_its_device_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a target whose driver is not part of this runtime."""
-    from dataclasses import replace
-
-    import gadl.compiler.driver as driver
-
-    monkeypatch.setattr(driver, "find_target", lambda name: replace(target(name), driver="abacus"))
-    graph = helper.make_graph(
-        [helper.make_node("MaxPool", ["x"], ["y"], kernel_shape=[3, 3], pads=[1, 1, 1, 1])], "net", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4, 8, 8])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4, 8, 8])],
-    )  # fmt: skip
-    model: onnx.ModelProto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    made = gadl.compile(model, target="npu", precision="fp16")
-    check = made.report["self_check"]
+def test_a_self_check_without_its_driver_says_so(copying: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = replace(driver.find_target("copying"), driver="abacus")
+    monkeypatch.setattr(driver, "find_target", lambda name: known)
+    check = gadl.compile(copying, target="copying", calibration=FLAT).report["self_check"]
     assert check["equal"] is None and check["not_run"] == "this runtime has no driver 'abacus'"
-    made.report["artifact"]["path"] = "net.gadl"
-    for language, words in ((Language.EN, "not run: this runtime"), (Language.ZH, "未运行：this runtime")):
+    alone = replace(known, device_ops=frozenset())
+    monkeypatch.setattr(driver, "find_target", lambda name: alone)  # all on the host: no device is needed
+    assert gadl.compile(copying, target="copying", calibration=FLAT).report["self_check"]["equal"] is True
+
+
+class CopyBackend:
+    """Every segment is the copying container."""
+
+    def __init__(self, machine: Any) -> None: ...
+
+    def compile(self, segment: Segment, *, groups: bool = True) -> DeviceProgram:
+        return DeviceProgram(CONTAINER.read_bytes(), plan="", report={})
+
+
+@pytest.fixture
+def copying(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A model that a device of the driver `cvi` can run which only copies; `gadl.compile` knows its target as `copying`."""
+    known = replace(
+        target("npu"), name="copying", driver="cvi", device_ops=frozenset({"reshape"}), channels_last=frozenset(), constraints=ConstraintTable(),
+        backend=CopyBackend, streaming=None, space=None, features=Feature.NONE,
+    )  # fmt: skip
+    monkeypatch.setattr(driver, "find_target", lambda name: known)
+    graph = helper.make_graph(
+        [helper.make_node("Reshape", ["x", "shape"], ["y"])], "net", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 256])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, SHAPE)], [numpy_helper.from_array(np.array(SHAPE, np.int64), "shape")],
+    )  # fmt: skip
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), tmp_path / "net.onnx")
+    return tmp_path / "net.onnx"
+
+
+FLAT = [{"x": X.reshape(1, 256)}]
+
+
+def test_a_compilation_checks_itself_on_the_device(standin: Path, copying: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = gadl.compile(copying, target="copying", calibration=FLAT, keep_tensors=True)
+    assert made.report["self_check"]["equal"] is True and made.report["placement"]["copying"] == 1
+    made.save(copying.with_suffix(".gadl"))
+    np.savez(copying.with_suffix(".npz"), **FLAT[0])
+    result = call("compare", copying, copying.with_suffix(".gadl"), "--device", "cvi-cmodel", "--input", copying.with_suffix(".npz"), "--json")
+    assert result.exit_code == 0 and json.loads(result.stdout)["differing_elements"] == 0, result.output
+    monkeypatch.setenv("CVI_STANDIN", "abort")
+    with pytest.raises(GadlError, match="GADL-R010"):
+        gadl.compile(copying, target="copying", calibration=FLAT)
+
+
+def test_a_device_that_computes_something_else_fails_the_check(standin: Path, copying: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CVI_STANDIN", "wrong")
+    with pytest.raises(GadlError, match="GADL-P003"):
+        gadl.compile(copying, target="copying", calibration=FLAT)
+
+
+def test_a_compilation_without_the_device_says_so(copying: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(cv18xx.CACHE_VARIABLE, str(tmp_path / "empty"))
+    monkeypatch.setattr(platform, "system", lambda: "Linux")
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    made = gadl.compile(copying, target="copying", calibration=FLAT)
+    check = made.report["self_check"]
+    assert check["equal"] is None and "'cvi-cmodel' is not set up" in check["not_run"]
+    monkeypatch.setattr(gadlc, "target", driver.find_target)
+    for language, words in ((Language.EN, "check      not run: device"), (Language.ZH, "自检       未运行：")):
         set_language(language)
-        assert any(words in line for line in summary(made))
+        assert any(words in line for line in gadlc.summary(made))
     set_language(None)
-    alone = gadl.compile(model, target="cpu", precision="float")
-    assert alone.report["self_check"]["equal"] is True  # all on the host: no device is needed
+
+
+@pytest.mark.skipif(cv18xx.missing() is not None, reason="the vendor's functional model is not set up (gadl targets setup cv18xx)")
+def test_a_compilation_checks_itself_on_the_functional_model(copying: Path) -> None:
+    assert gadl.compile(copying, target="copying", calibration=FLAT).report["self_check"]["equal"] is True
 
 
 def _chip() -> Chip:
