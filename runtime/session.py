@@ -78,6 +78,8 @@ class Session:
         file = ArtifactFile.open(path)
         self.manifest = file.manifest
         driver = str(self.manifest.get("driver", "host"))
+        if file.programs and not _core.has_driver(driver):
+            raise GadlError.of("GADL-R017", path, driver=driver)
         apart = DEVICES.get(device or "")
         if (apart.driver if apart else device) not in (None, driver) and not (device == "sim" and driver == "host"):
             raise GadlError.of("GADL-R002", path, device=device, driver=driver)

@@ -15,6 +15,7 @@ import pytest
 from cvi_standin import CONTAINER, SHAPE, build_standin, copy_artifact
 
 import gadl
+from gadl.compiler.artifact.writer import ArtifactBuilder
 from gadl.compiler.diag import GadlError, Language, render
 from gadl.runtime import cv18xx
 from gadl.runtime.isolated import Remote
@@ -112,6 +113,22 @@ def test_another_library_of_that_name_is_refused(artifact: Path, monkeypatch: py
     monkeypatch.setenv(cv18xx.LIBRARY_VARIABLE, str(standin.parent / cv18xx.LIBRARIES[0]))
     with pytest.raises(GadlError, match="has no function CVI_NN_"):
         gadl.load(artifact)
+
+
+def test_one_process_has_one_chip(standin: Path, artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(cv18xx.LIBRARY_VARIABLE, str(standin))
+    monkeypatch.setenv(cv18xx.CHIP_VARIABLE, "cv180x")  # as the first model leaves it
+    with pytest.raises(GadlError, match="GADL-R001.*for cv181x, and the functional model of this process is a cv180x"):
+        gadl.load(artifact)
+
+
+def test_a_driver_that_is_not_built_in(artifact: Path, tmp_path: Path) -> None:
+    path = tmp_path / "abacus.gadl"
+    built = ArtifactBuilder({"driver": "abacus"})
+    built.programs, built.plans = [b"ABACUS"], [""]
+    path.write_bytes(built.to_bytes())
+    with pytest.raises(GadlError, match="GADL-R017.*'abacus'"):
+        gadl.load(path)
 
 
 def test_only_artefacts_of_the_driver_run_there(standin: Path) -> None:

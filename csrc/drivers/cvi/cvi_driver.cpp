@@ -124,15 +124,16 @@ std::vector<CVI_TENSOR*> match(const std::vector<gadl::cvi::Tensor>& wanted, CVI
 
 void start(CviDevice& device, const void* program, uint64_t size) {
   if (size > UINT32_MAX) throw gadl::cvi::ContainerError("the container is larger than 4 GiB");
+  // The functional model is of one chip for the life of a process: of the first model, which sets this variable. It crashes on
+  // models of another one. Boards do not have it.
+  const char* chip = std::getenv("SET_CHIP_NAME");
+  if (chip != nullptr && device.container.chip != chip) {
+    throw LibraryError("the model is for " + device.container.chip + ", and the functional model of this process is a " + chip);
+  }
   const CVI_RC status = device.library.register_model(static_cast<const int8_t*>(program), static_cast<uint32_t>(size), &device.model);
   if (status != CVI_RC_SUCCESS) {
     device.model = nullptr;
     throw LibraryError("the vendor's runtime refuses the model, status " + std::to_string(status));
-  }
-  // The functional model is of one chip in each process: of the first model, which sets this variable. Boards do not have it.
-  const char* chip = std::getenv("SET_CHIP_NAME");
-  if (chip != nullptr && device.container.chip != chip) {
-    throw LibraryError("the model is for " + device.container.chip + ", and the functional model of this process is a " + chip);
   }
   if (device.library.tensors(device.model, &device.inputs, &device.input_count, &device.outputs, &device.output_count) != CVI_RC_SUCCESS) {
     throw LibraryError("the vendor's runtime gives no inputs and outputs: out of device memory?");
