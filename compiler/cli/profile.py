@@ -74,12 +74,15 @@ def import_(dump: Path, model: Path, clock: float | None, bandwidth: float | Non
 
 def _compare(dump: Dump, model: Path, clock: float | None, mb_per_s: float, where: str) -> Comparison:
     """Against the stream of the model that the records are of."""
+    from gadl.targets.cv18xx.descriptor import DescriptorError
     from gadl.targets.cv18xx.pmu import compare
 
     problems: list[GadlError] = []
     for chip, commands in _streams(model):
         try:
             return compare(dump.records, commands, chip, clock or dump.mhz or chip.clock_mhz, where, mb_per_s)
+        except DescriptorError as error:  # commands that cannot run
+            problems.append(GadlError.of("GADL-A013", model, detail=str(error)))
         except GadlError as error:
             problems.append(error)
     raise problems[0] if problems else GadlError.of("GADL-A013", model, detail="it has no commands")
@@ -88,12 +91,15 @@ def _compare(dump: Dump, model: Path, clock: float | None, mb_per_s: float, wher
 def _compare_sums(sums: Sums, model: Path, mb_per_s: float) -> list[tuple[str, float, float]]:
     """Name, measured, estimated. The runtime prints sums after each stream; the last ones stay."""
     from gadl.targets.cv18xx.cost import overlap
+    from gadl.targets.cv18xx.descriptor import DescriptorError
 
-    streams = list(_streams(model))
-    if not streams:
+    chip, commands = next(_streams(model), (None, []))
+    if chip is None:
         raise GadlError.of("GADL-A013", model, detail="it has no commands")
-    chip, commands = streams[0]
-    expected = overlap(commands, chip, mb_per_s)
+    try:
+        expected = overlap(commands, chip, mb_per_s)
+    except DescriptorError as error:
+        raise GadlError.of("GADL-A013", model, detail=str(error)) from None
     measured = (sums.tiu_us, sums.tdma_us, sums.total_us)
     return list(zip(("TIU", "TDMA", "total"), measured, (expected.tiu_us, expected.tdma_us, expected.total_us), strict=True))
 

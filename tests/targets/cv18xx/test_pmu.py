@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gadl.compiler.cli.gadl import main as gadl_command
 from gadl.compiler.diag import GadlError
@@ -156,6 +158,22 @@ def test_a_damaged_buffer(damage: Callable[[bytes], bytes]) -> None:
         read_dump(damage(as_buffer(dump())), "a")
 
 
+@given(st.data())
+@settings(max_examples=300, deadline=None)
+def test_any_bytes_are_a_dump_or_an_error(data: st.DataObject) -> None:
+    whole = data.draw(st.sampled_from([dump().encode(), as_buffer(dump())]))
+    changed = bytearray(whole[: data.draw(st.integers(0, len(whole)))])
+    for at, value in data.draw(st.lists(st.tuples(st.integers(0, len(whole)), st.integers(0, 255)), max_size=4)):
+        if at < len(changed):
+            changed[at] = value
+    try:
+        found = read_dump(bytes(changed), "a")
+        compare(found.records, COMMANDS, CHIP, 500, "a")
+    except GadlError as error:
+        assert error.diagnostics[0].code in ("GADL-A012", "GADL-A013")
+    read_sums(changed.decode("utf-8", "replace"))
+
+
 SUMS = """
 cv181x_tpu_clock:         500Mhz, inferece_data:            1.31MB, inference_bw:         234.5MB/s
 tdma_exe_tick:           12000t, tiu_exe_tick              4000t, inference_tick           13000t
@@ -194,6 +212,12 @@ def test_the_command(tmp_path: Path) -> None:
     printed = call("profile", "import", tmp_path / "printed.txt", model)
     assert printed.exit_code == 0 and "26.0" in printed.stdout
     assert json.loads(call("profile", "import", tmp_path / "printed.txt", model, "--json").stdout)["TDMA"]["measured_us"] == 24
+    hanging = tmp_path / "hanging.cvimodel"
+    stuck = transfer(1, 5, Direction.LOAD, 8)  # waits for a command that never comes
+    hanging.write_bytes(build(CHIP, "net", b"", [stuck], inputs, outputs).encode())
+    for given_dump in (file, tmp_path / "printed.txt"):
+        refused = call("profile", "import", given_dump, hanging)
+        assert refused.exit_code == 3 and "GADL-A013" in refused.output and "dead-lock" in refused.output
     for wrong, code in ((tmp_path / "nowhere", "GADL-A012"), (model, "GADL-A012")):
         refused = call("profile", "import", wrong, model)
         assert refused.exit_code == 3 and code in refused.output and "Traceback" not in refused.output
