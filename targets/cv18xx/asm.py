@@ -11,12 +11,13 @@ value is left out, strides of a tensor together.
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterable, Mapping
 
 from .descriptor import Command
 from .isa import LANE_SHIFT, LAYOUTS, Direction, Elementwise, Engine, Pool, Special, Task
 
-_UNITS = {Task.POOL: Pool, Task.ELEMENTWISE: Elementwise}
+_UNITS: Mapping[int, type[enum.IntEnum]] = {Task.POOL: Pool, Task.ELEMENTWISE: Elementwise}
 #: Set in every command.
 _ENABLED = {"cmd_en", "cmd_id_en", "vld", "bar_en"}
 
@@ -35,12 +36,9 @@ def line(command: Command) -> str:
         shown |= {"cmd_id_tpu", "cmd_id_gdma", "tsk_typ", "tsk_eu_typ"}
         operands = [_operand(fields, name, shown) for name in ("res0", "opd0", "opd1", "opd2")]
     else:
-        direction = Direction(fields["trans_dir"])
         head = f"TDMA {fields['cmd_id']} after {fields['wait_id_tpu']} {operation(command)}"
-        shown |= {"cmd_id", "wait_id_tpu", "trans_dir"}
-        if fields["spec_func"] in Special._value2member_map_:
-            shown.add("spec_func")
-        operands = [_side(fields, side, direction, shown) for side in ("src", "dst")]
+        shown |= {"cmd_id", "wait_id_tpu", "trans_dir", "spec_func"}
+        operands = [_side(fields, side, Direction(fields["trans_dir"]), shown) for side in ("src", "dst")]
     reset = LAYOUTS[command.engine].reset
     others = [f"{name}={value}" for name, value in fields.items() if name not in shown and value != reset[name]]
     others += [f"{name}=0" for name in fields if name in _ENABLED and not fields[name]]
@@ -48,20 +46,21 @@ def line(command: Command) -> str:
 
 
 def operation(command: Command) -> str:
-    """What a command does, as `CONV` or `LOAD.TRANSPOSE`."""
+    """What a command does; numbers where there is no name."""
     fields = command.fields
     if command.engine == Engine.TDMA:
         special = fields["spec_func"]
-        known = special and special in Special._value2member_map_
-        return Direction(fields["trans_dir"]).name + (f".{Special(special).name}" if known else "")
+        return Direction(fields["trans_dir"]).name + (f".{_name(Special, special)}" if special else "")
     task, unit = fields["tsk_typ"], fields["tsk_eu_typ"]
-    if task not in Task._value2member_map_:
-        return f"TASK{task}.{unit}"
-    units = _UNITS.get(Task(task))
-    if units is None:
-        return Task(task).name + (f".{unit}" if unit else "")
-    name = units(unit).name if unit in units._value2member_map_ else str(unit)
-    return name if (task, unit) == (Task.POOL, Pool.DEPTHWISE) else f"{Task(task).name}.{name}"
+    if task == Task.POOL and unit == Pool.DEPTHWISE:
+        return Pool.DEPTHWISE.name
+    units = _UNITS.get(task)
+    name = str(unit) if units is None else _name(units, unit)
+    return _name(Task, task) + ("" if units is None and not unit else f".{name}")
+
+
+def _name(names: type[enum.IntEnum], value: int) -> str:
+    return names(value).name if value in names._value2member_map_ else str(value)
 
 
 def _place(address: int) -> str:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import enum
 import hashlib
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from gadl.compiler.diag import GadlError
 
@@ -304,9 +305,12 @@ def place_ports(inputs: Sequence[Port], outputs: Sequence[Port], private_bytes: 
 
 def build(
     chip: Chip, name: str, weights: bytes, streams: Sequence[bytes], inputs: Sequence[Port], outputs: Sequence[Port],
-    *, shared_bytes: int = 0, private_bytes: int = 0,
+    *, shared_bytes: int = 0, private_bytes: int = 0, extra: Mapping[str, bytes] = MappingProxyType({}),
 ) -> CviModel:  # fmt: skip
-    """A model of one program: the streams run one after the other; ports are placed (`place_ports`)."""
+    """A model of one program: the streams run one after the other; ports are placed (`place_ports`).
+
+    `extra` are sections that the runtime passes over.
+    """
     tensors = []
     for number, port in enumerate((*inputs, *outputs)):
         shape = Shape((*port.shape, *(1,) * (4 - len(port.shape))))
@@ -320,6 +324,10 @@ def build(
         batch=1, inputs=given, outputs=made, tensors=tuple(tensors), shared_bytes=shared_bytes, private_bytes=private_bytes,
         routines=tuple(Routine(RoutineKind.TPU, given, made, TpuRoutine(section)) for section in names),
     )  # fmt: skip
-    sections = (Section(SectionKind.WEIGHTS, "weights"), *(Section(SectionKind.COMMANDS, section) for section in names))
+    sections = (
+        Section(SectionKind.WEIGHTS, "weights"),
+        *(Section(SectionKind.COMMANDS, section) for section in names),
+        *(Section(SectionKind.DMA_BUFFER, section) for section in extra),
+    )
     model = Model(name=name, build_time=BUILD_TIME, programs=(program,), sections=sections, target=chip.name)
-    return CviModel(chip.name, model, (weights, *streams))
+    return CviModel(chip.name, model, (weights, *streams, *extra.values()))

@@ -35,7 +35,7 @@ def test_names_of_operations() -> None:
     assert name(Engine.TIU, tsk_typ=Task.POOL, tsk_eu_typ=Pool.DEPTHWISE) == "DEPTHWISE"
     assert name(Engine.TIU, tsk_typ=Task.POOL, tsk_eu_typ=9) == "POOL.9"
     assert name(Engine.TIU, tsk_typ=Task.ELEMENTWISE, tsk_eu_typ=Elementwise.LOOKUP) == "ELEMENTWISE.LOOKUP"
-    assert name(Engine.TIU, tsk_typ=9, tsk_eu_typ=2) == "TASK9.2"
+    assert name(Engine.TIU, tsk_typ=9, tsk_eu_typ=2) == "9.2"
     assert name(Engine.TDMA, trans_dir=Direction.LOAD, spec_func=Special.FILL) == "LOAD.FILL"
     assert "src=1x1x1x1@2+0x0 dst=1x1x1@1+0x0" in line(
         Command.of(Engine.TDMA, {"trans_dir": Direction.DDR, "src_base_reg_sel": 2, "dst_base_reg_sel": 1})

@@ -143,7 +143,7 @@ def test_several_streams_run_one_after_the_other(tmp_path: Path) -> None:
     scratch = (int(Region.PRIVATE), 32)
     streams = [copies(chip, [((given[0].region, 0), scratch)]).code, copies(chip, [(scratch, (made[0].region, 0))]).code]
     x = np.arange(PIXELS, dtype=np.int8).reshape(1, 1, HEIGHT, WIDTH)
-    model = build(chip, "two", bytes(16), streams, given, made, private_bytes=32 + PIXELS)
+    model = build(chip, "two", bytes(16), streams, given, made, private_bytes=32 + PIXELS, extra={"gadl.description": b"not the runtime's"})
     np.testing.assert_array_equal(run(model, {"t0": x}, tmp_path)["y"], x)
 
 
