@@ -67,6 +67,8 @@ class SectionKind(enum.IntEnum):
     X86_FUNCTION = 2
     ARM_FUNCTION = 3
     DMA_BUFFER = 4
+    #: Ours. The runtime loads sections of every kind that it knows, named by a routine or not, and passes over all others.
+    PRIVATE = 255
 
 
 class RoutineKind(enum.IntEnum):
@@ -309,7 +311,7 @@ def build(
 ) -> CviModel:  # fmt: skip
     """A model of one program: the streams run one after the other; ports are placed (`place_ports`).
 
-    `extra` are sections that the runtime passes over.
+    `extra` are sections of `SectionKind.PRIVATE`.
     """
     tensors = []
     for number, port in enumerate((*inputs, *outputs)):
@@ -327,7 +329,7 @@ def build(
     sections = (
         Section(SectionKind.WEIGHTS, "weights"),
         *(Section(SectionKind.COMMANDS, section) for section in names),
-        *(Section(SectionKind.DMA_BUFFER, section) for section in extra),
+        *(Section(SectionKind.PRIVATE, section) for section in extra),
     )
     model = Model(name=name, build_time=BUILD_TIME, programs=(program,), sections=sections, target=chip.name)
     return CviModel(chip.name, model, (weights, *streams, *extra.values()))
