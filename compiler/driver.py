@@ -176,7 +176,9 @@ def compile(  # noqa: A001  (the API's name)
         report["tune"] = tuned
     if chosen.self_check:
         with clock.stage("self_check"):
-            report["self_check"], counters = self_check(data, golden, outputs, precision, exact_outputs(graph))
+            # A model that is all on the host needs no device.
+            driver = found.driver if programs else "host"
+            report["self_check"], counters = self_check(data, driver, golden, outputs, precision, exact_outputs(graph))
         add_counters(report, counters, description)
     report["stages_s"] = clock.stages
     report["compile_s"] = round(sum(clock.stages.values()), 6)

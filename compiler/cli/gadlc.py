@@ -159,7 +159,9 @@ def summary(artifact: Artifact, report: Path | None = None) -> Iterator[str]:
     if tuned:
         yield line(say("log", "日志"), tuned["log"])
     check = r.get("self_check")
-    if check:
+    if check and check["equal"] is None:
+        yield line(say("check", "自检"), say(f"not run: {check['not_run']}", f"未运行：{check['not_run']}"))
+    elif check:
         worst = f"{check['max_relative_difference']:.1e}"
         equal = say("device = interpreter, 0 bits differ", "设备与解释器逐位一致")
         yield line(say("check", "自检"), equal if check["equal"] else say(f"max difference {worst}", f"最大相对误差 {worst}"))

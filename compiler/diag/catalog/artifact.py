@@ -32,6 +32,17 @@ ENTRIES = (
         Text("the commands of section '{section}' cannot be read: {detail}", "无法读取段 '{section}' 中的命令：{detail}"),
     ),
     Entry(
+        "GADL-A012",
+        Text("the PMU dump cannot be read: {detail}", "无法读取 PMU 转储：{detail}"),
+        fix=Text("give the file NAME_des.csv that the runtime writes with TPU_PMUBUF_OUTPUT_FILE=NAME (docs/board-cv18xx.md)",
+                 "请给出运行时按 TPU_PMUBUF_OUTPUT_FILE=NAME 写出的 NAME_des.csv（docs/board-cv18xx.zh-CN.md）"),
+    ),
+    Entry(
+        "GADL-A013",
+        Text("the PMU dump is not of this model: {detail}", "PMU 转储不属于该模型：{detail}"),
+        fix=Text("give the model that ran on the board", "请给出在开发板上运行的那个模型"),
+    ),
+    Entry(
         "GADL-R001",
         Text("the runtime reports: {detail}", "运行时报告：{detail}"),
         exit_code=4,
