@@ -21,7 +21,7 @@ from gadl.passes.plan.tiling import Tile as TileChoice
 
 from .chip import Chip
 from .expand.context import LOCAL, Trial
-from .expand.group import kernel_of, slice_channels, takes_strides, tile_bytes
+from .expand.group import kernel_of, row_pitch, slice_channels, takes_strides, tile_bytes
 from .expand.kernel import Kernel, shape_or_raise
 from .in_place import way_in_place
 from .layers import REDUCTIONS, Layer, is_depthwise, row_reads
@@ -60,9 +60,9 @@ class Operand:
         """Bytes in DDR."""
         return self.n * self.c * self.rows * self.w
 
-    def band(self, rows: Floats | float) -> Floats:
+    def band(self, rows: Floats | float, pitch: int = 0) -> Floats:
         """Lane bytes of a tile."""
-        plane = np.ceil(np.asarray(rows) * self.w / 16) * 16
+        plane = np.ceil(np.asarray(rows) * (pitch or self.w) / 16) * 16
         return np.asarray(self.spare * self.n * -(-self.c // self.lanes) * plane, np.float64)
 
     @property
@@ -394,7 +394,8 @@ class GroupCosts:
         """Lane bytes in use at most within an iteration, values from outside and constants aside."""
         change = np.zeros((end - first + 1, len(ITERATIONS)))
         for item in inner:
-            band = item.operand.band(item.rows())
+            pitch = row_pitch(item.operand.w, item.halo) if item.in_place and item.halo > 0 else 0
+            band = item.operand.band(item.rows(), pitch)
             begin, last = item.first - first, self.last_reader[item.operand.value] - first + 1
             change[begin] += band
             change[last] -= band

@@ -109,9 +109,9 @@ class Elementwise(Kernel):
         part = sum_channels(self.shape, self.lanes)
         for channels in spans(self.shape.c, part):
             y = target.view(rows, channels)
-            size = Tile.size(self.lanes, target.n, target.c, target.h, target.w)
+            size = target.n * target.n_str
             plane = size - channels.first // self.lanes * target.c_str
-            upper = Region(target.buffer, target.offset + size, Tile.size(self.lanes, target.n, channels.count, target.h, target.w))
+            upper = Region(target.buffer, target.offset + size, target.n * -(-channels.count // self.lanes) * target.c_str)
             a, b = (self._view(v, sources, rows, channels) for v in self.op.inputs)
             for source, factor, added in ((a, first, False), (b, second, True)):
                 fields = elementwise(

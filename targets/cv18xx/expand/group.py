@@ -8,6 +8,7 @@ copied into its tile. Where all readers take strides, the tiles of all iteration
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -19,7 +20,7 @@ from gadl.passes.plan.program import Buffer
 from gadl.passes.plan.rows import RowFlow, RowLayer
 
 from ..layers import Layer, by_channel, is_depthwise, row_reads
-from ..local import Span, Tile, align, spans
+from ..local import ALIGNMENT, Span, Tile, align, spans
 from .context import LOCAL, Expansion
 from .convolution import Sum, convolution_kernel
 from .elementwise import Elementwise, LookUp
@@ -64,13 +65,18 @@ def row_layers(layers: Sequence[Layer]) -> tuple[list[RowLayer], dict[int, int]]
     return found, heights
 
 
-def tile_bytes(layer: Layer, lanes: int, rows: int, channels: int = 0) -> int:
+def row_pitch(width: int, halo: float) -> int:
+    """Elements from row to row so that rows behind a halo begin at a multiple of 16."""
+    return align(width) if int(halo) * width % ALIGNMENT else width
+
+
+def tile_bytes(layer: Layer, lanes: int, rows: int, channels: int = 0, pitch: int = 0) -> int:
     """Bytes per lane of a result's tile (`channels` of it, 0: all); sums have room for a second byte plane behind it."""
     shape = shape_or_raise(layer.result)
-    count = channels or shape.c
-    size = Tile.size(lanes, shape.n, count, rows, shape.w)
+    count, width = channels or shape.c, pitch or shape.w
+    size = Tile.size(lanes, shape.n, count, rows, width)
     if layer.op.name in ("add", "sub"):
-        size += Tile.size(lanes, shape.n, min(count, sum_channels(shape, lanes)), rows, shape.w)
+        size += Tile.size(lanes, shape.n, min(count, sum_channels(shape, lanes)), rows, width)
     return size
 
 
@@ -108,11 +114,13 @@ class GroupExpansion:
         found = row_layers(layers)
         if found is None:
             raise ValueError("a layer of the group does not run by rows")
-        self.flow = RowFlow(*found, plan.iterations)
+        # Rows of what is kept whole come so that each iteration's begin evenly there.
+        units = {v: 16 // math.gcd(16, w) for v, w in ((id(x.result), shape_or_raise(x.result).w) for x in layers) if v in kept}
+        self.flow = RowFlow(*found, plan.iterations, units)
         self.made_here = {id(layer.result): layer for layer in layers}
         self.tiles: dict[int, Tile] = {}
         #: The buffer of a value whose tiles have one place, and the rows that a channel has room for.
-        self.places: dict[int, tuple[Buffer, int]] = {}
+        self.places: dict[int, tuple[Buffer, int, int]] = {}
         self.last = {id(v): layer.index for layer in layers for v in layer.op.inputs}
         self.kernels = [kernel_of(context, layer, chosen) for layer, chosen in zip(layers, plan.layers, strict=True)]
         for layer, kernel in zip(layers, self.kernels):
@@ -202,8 +210,9 @@ class GroupExpansion:
             return there
         shape, layer, lanes = shape_or_raise(value), self.made_here.get(id(value)), self.context.chip.lanes
         if self._has_place(id(value)):
-            buffer, room = self._place(value)
-            tile = self.tiles[id(value)] = Tile(buffer, lanes, shape.n, shape.c, window.count, shape.w, window.first, room=room)
+            buffer, room, pitch = self._place(value)
+            tile = Tile(buffer, lanes, shape.n, shape.c, window.count, shape.w, window.first, room=room, pitch=pitch)
+            self.tiles[id(value)] = tile
             return tile
         chain = self.chains.get(id(value))
         if chain is not None:
@@ -224,11 +233,14 @@ class GroupExpansion:
             return False
         return all(takes_strides(reader) for reader in self.layers if any(id(v) == value for v in reader.op.inputs))
 
-    def _place(self, value: Value) -> tuple[Buffer, int]:
+    def _place(self, value: Value) -> tuple[Buffer, int, int]:
+        """The one place of a value's tiles, rows that a channel has room for, and the pitch with which new rows begin evenly."""
         if id(value) not in self.places:
+            shape, layer = shape_or_raise(value), self.made_here[id(value)]
             rows = max(self._window(id(value), i).count for i in range(self.flow.iterations))
-            size = tile_bytes(self.made_here[id(value)], self.context.chip.lanes, rows)
-            self.places[id(value)] = self.context.program.buffer(LOCAL, size, value.name), rows
+            pitch = row_pitch(shape.w, self.flow.halo(id(value)))
+            size = tile_bytes(layer, self.context.chip.lanes, rows, pitch=pitch)
+            self.places[id(value)] = self.context.program.buffer(LOCAL, size, value.name), rows, pitch
         return self.places[id(value)]
 
     def _put_aside(self, value: Value, iteration: int) -> None:
