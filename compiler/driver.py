@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,8 +39,9 @@ from gadl.passes.quant.quantize import (
 from gadl.targets.base import REPORTED, DeviceProgram, Machine, Segment, Target, segments_of
 
 from .assemble import Assembler, pack_golden, raw_outputs
+from .native import is_native, native_container
 from .registry import target as find_target
-from .self_check import add_counters, exact_outputs, self_check
+from .self_check import add_counters, add_estimate, exact_outputs, self_check
 from .tune.budget import Budget
 from .tune.search import Progress
 from .tune.session import TuneOptions, compile_tuned
@@ -84,18 +85,27 @@ class CompileOptions:
 class Artifact:
     """A compiled model: the file's bytes and the report that `gadlc --json` prints.
 
-    `graph` is the placed graph, for tools that compare layer by layer.
+    `graph` is the placed graph, for tools that compare layer by layer; `segments` and `programs` are its device parts.
     """
 
     data: bytes
     report: dict[str, Any]
     graph: Graph
     float_graph: Graph
+    target: Target
+    segments: Sequence[Segment] = ()
+    programs: Sequence[DeviceProgram] = ()
 
     def save(self, path: Path | str) -> None:
-        """Write the file, whole or not at all; the report then names it."""
-        write_atomically(Path(path), self.data)
-        self.report["artifact"]["path"] = str(path)
+        """Write the file, whole or not at all; the report then names it.
+
+        A path that ends like the target's own containers gets one of these; `GADL-A014` where the device does not do everything.
+        """
+        data = self.data
+        if is_native(Path(path), self.target):
+            data = native_container(self.target, self.graph, self.segments, self.programs, self.report["model"])
+        write_atomically(Path(path), data)
+        self.report["artifact"] |= {"path": str(path), "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
 class _Clock:
@@ -180,9 +190,10 @@ def compile(  # noqa: A001  (the API's name)
             driver = found.driver if programs else "host"
             report["self_check"], counters = self_check(data, driver, golden, outputs, precision, exact_outputs(graph))
         add_counters(report, counters, description)
+    add_estimate(report, programs, description)
     report["stages_s"] = clock.stages
     report["compile_s"] = round(sum(clock.stages.values()), 6)
-    return Artifact(data, report, graph, float_graph)
+    return Artifact(data, report, graph, float_graph, found, segments, programs)
 
 
 def _tuning(options: CompileOptions, model: Any) -> TuneOptions | None:

@@ -7,7 +7,7 @@ Where its device is not to be had, the report says so.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from gadl.compiler.ir.graph import Graph
 from gadl.compiler.ir.opdef import Trait, op_def
 from gadl.compiler.ir.types import Array
 from gadl.passes.quant.quantize import Precision
-from gadl.targets.base import Machine
+from gadl.targets.base import DeviceProgram, Machine
 
 
 def exact_outputs(graph: Graph) -> set[str]:
@@ -83,3 +83,15 @@ def add_counters(report: dict[str, Any], counters: Mapping[str, float], machine:
     }
     report["latency_us"] = round(cycles / machine.clock_mhz, 3)
 
+
+
+def add_estimate(report: dict[str, Any], programs: Sequence[DeviceProgram], machine: Machine | None) -> None:
+    """Where a run counted nothing: the time that the target estimates for its programs, said to be an estimate."""
+    cycles = sum(float(program.report.get("estimated_cycles", 0)) for program in programs)
+    if report["latency_us"] is not None or machine is None or not cycles:
+        return
+    report["plan"] |= {
+        "estimated_cycles": round(cycles),
+        "estimated_dram_bytes": sum(int(program.report.get("estimated_dram_bytes", 0)) for program in programs),
+    }
+    report["latency_us"] = round(cycles / machine.clock_mhz, 3)

@@ -150,6 +150,14 @@ def summary(artifact: Artifact, report: Path | None = None) -> Iterator[str]:
         limit = say(f"({share} of the physical limit), MAC {used}", f"（达到物理极限的 {share}），MAC 利用率 {used}")
         yield line(say("cycles", "周期"), f"{plan['cycles']:,} {limit}")
         yield line(say("latency", "时延"), f"{r['latency_us'] / 1000:.3f} ms ({status})")
+    elif plan.get("estimated_cycles"):
+        moved = f"{plan['estimated_dram_bytes'] / 1e6:.2f} MB"
+        ratio = f"{plan['estimated_dram_bytes'] / max(1, plan['dram_bound_bytes']):.2f}"
+        yield line("DRAM", say(f"{moved} / inference ({ratio} × least)", f"每次推理 {moved}（下限的 {ratio} 倍）"))
+        share = f"{100 * plan['lbgeo_cycles'] / plan['estimated_cycles']:.1f} %"
+        limit = say(f"estimated ({share} of the physical limit)", f"估计值（达到物理极限的 {share}）")
+        yield line(say("cycles", "周期"), f"{plan['estimated_cycles']:,} {limit}")
+        yield line(say("latency", "时延"), f"{r['latency_us'] / 1000:.3f} ms ({say('estimated', '估计值')})")
     tuned = r.get("tune")
     if tuned and "measured" in tuned:
         before, after = tuned["default_cycles"], tuned["best_cycles"]

@@ -11,10 +11,10 @@ from gadl.compiler.diag import GadlError
 from gadl.compiler.ir.graph import Graph, Value
 from gadl.compiler.ir.types import DType, QuantParams
 
-from .norms import OVER_LAST_AXIS, no_integer_form
-from .observers import Range
 from .fit_means import fit_means
 from .fit_sums import fit_sums
+from .norms import OVER_LAST_AXIS, no_integer_form
+from .observers import Range
 from .ratios import SharedScales, raise_scales
 from .specs import SHARED_SCALE, QuantRules, QuantSpec
 from .tables import table_source

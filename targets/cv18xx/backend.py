@@ -192,9 +192,9 @@ class Build:
             "sram_peak_bytes": peak_use(program, LOCAL) * self.chip.lanes,
             "scratch_bytes": _end(program, SCRATCH),
             "layers": [layer.name for layer in self.layers],
-            "simulated_cycles": self.overlap_us * self.chip.mhz,
+            "estimated_cycles": self.overlap_us * self.chip.mhz,
+            "estimated_dram_bytes": self.ddr_bytes,
             "serial_us": self.serial_us,
-            "ddr_bytes": self.ddr_bytes,
         }
         debug = tuple((f"{layer.op.name} {layer.name}", str(layer.op.loc)) for layer in self.layers)
         return DeviceProgram(model.encode(), self.plan.to_json(), report, debug)

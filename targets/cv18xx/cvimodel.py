@@ -333,3 +333,20 @@ def build(
     )
     model = Model(name=name, build_time=BUILD_TIME, programs=(program,), sections=sections, target=chip.name)
     return CviModel(chip.name, model, (weights, *streams, *extra.values()))
+
+
+def rename(data: bytes, inputs: Sequence[str], outputs: Sequence[str], name: str) -> bytes:
+    """A container of `build` whose ports and whose model have other names."""
+    found = decode(data)
+    (program,) = found.model.programs
+    names = dict(zip((*program.inputs, *program.outputs), (*inputs, *outputs), strict=True))
+
+    def renamed(old: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(names[item] for item in old)
+
+    program = replace(
+        program, inputs=renamed(program.inputs), outputs=renamed(program.outputs),
+        tensors=tuple(replace(tensor, name=names[tensor.name]) for tensor in program.tensors),
+        routines=tuple(replace(r, inputs=renamed(r.inputs), outputs=renamed(r.outputs)) for r in program.routines),
+    )  # fmt: skip
+    return replace(found, model=replace(found.model, name=name, programs=(program,))).encode()

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 from gadl.passes.plan.cuts import Cut, CutSearch, Memory
 from gadl.passes.plan.plan import GroupPlan, LayerPlan, LoopOrder, Plan
-
 from gadl.targets.base import Segment
 
 from .expand.group import slice_channels
 from .grouping import GroupCosts, LayerCosts
 from .in_place import way_in_place
 from .layers import Layer
+
 
 class Planner:
     """Plans the layers of a segment.

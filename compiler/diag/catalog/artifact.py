@@ -43,6 +43,13 @@ ENTRIES = (
         fix=Text("give the model that ran on the board", "请给出在开发板上运行的那个模型"),
     ),
     Entry(
+        "GADL-A014",
+        Text("not all of the model is on the device, so it fits no bare {suffix} file: {detail}",
+             "模型并非全部在设备上运行，无法写成单独的 {suffix} 文件：{detail}"),
+        fix=Text("write a .gadl artefact, which holds the host's part too", "请写出 .gadl 产物，其中也包含主机部分"),
+        exit_code=3,
+    ),
+    Entry(
         "GADL-R001",
         Text("the runtime reports: {detail}", "运行时报告：{detail}"),
         exit_code=4,

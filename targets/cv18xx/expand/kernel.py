@@ -102,7 +102,8 @@ class Kernel(ABC):
         return sources[id(self.op.inputs[number])]
 
     def end_iteration(self) -> None:
-        """Constants that do not stay are forgotten."""
+        """Forget constants that do not stay; most kernels have none."""
+        return None
 
     # -- forms -----------------------------------------------------------------
 

@@ -43,7 +43,8 @@ class Product:
     def pitch(self, columns: int) -> int:
         """Bytes of a row on a lane."""
         width = block_width(columns, self.chip.lanes, self.chip.units)
-        return -(-(-(-columns // width)) // self.chip.lanes) * align(width)
+        blocks = -(-columns // width)
+        return -(-blocks // self.chip.lanes) * align(width)
 
     def transfer(self, there: Ref, span: int, pitch: int, matrix: Matrix, block: Block, store: bool, rows: Span | None = None) -> None:
         """Rows of `pitch` bytes between DDR and a matrix (some of its rows)."""
