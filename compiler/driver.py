@@ -26,7 +26,7 @@ from gadl.passes.pipeline import FLOAT_PIPELINE, float_pipeline
 from gadl.passes.plan.partition import partition
 from gadl.passes.plan.recompute import recompute
 from gadl.passes.quant.calibrate import calibrate
-from gadl.passes.quant.observers import MinMax, Observer, Percentile
+from gadl.passes.quant.observers import ByChannel, MinMax, Observer, Percentile
 from gadl.passes.quant.quantize import (
     Precision,
     Quantized,
@@ -257,7 +257,8 @@ def _quantize(
     else:
         if not samples:
             raise GadlError.of("GADL-Q001")
-        observer: Callable[[], Observer] = MinMax if options.observer == "minmax" else lambda: Percentile(options.percentile)
+        whole: Callable[[], Observer] = MinMax if options.observer == "minmax" else lambda: Percentile(options.percentile)
+        observer = (lambda: ByChannel(whole())) if rules.equalize else whole
         ranges = calibrate(graph, (check_feeds(graph, s) for s in samples), observer)
         made = quantize_graph(graph, ranges, rules)
         summary |= {"observer": options.observer, "samples": len(samples)}

@@ -3,17 +3,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from gadl.compiler.diag import GadlError
-from gadl.compiler.ir.graph import Graph, Value
+from gadl.compiler.ir.graph import Graph, Op, Value
 from gadl.compiler.ir.types import DType, QuantParams
 
+from .fit_sums import fit_sums
 from .norms import OVER_LAST_AXIS, no_integer_form
 from .observers import Range
-from .fit_sums import fit_sums
 from .ratios import SharedScales, raise_scales
 from .specs import SHARED_SCALE, QuantRules, QuantSpec
 from .tables import table_source
@@ -137,7 +138,11 @@ def choose_params(
     for value in values:
         root = groups.root(id(value))
         merged[root] = merged[root].union(found[value.name]) if root in merged else found[value.name]
-    chosen = {root: params_of_range(whole, rules.activations) for root, whole in merged.items()}
+    offset = replace(rules.activations, symmetric=False)
+    plain = _without_offset(values, groups, rules, verdict)
+    chosen = {
+        root: params_of_range(whole, rules.activations if root in plain else offset) for root, whole in merged.items()
+    }
     scales = SharedScales({id(v): groups.root(id(v)) for v in values}, chosen)
     if fits:
         raise_scales(graph, scales, rules, verdict)
@@ -145,6 +150,22 @@ def choose_params(
             fit_sums(graph, scales, rules, verdict)
             raise_scales(graph, scales, rules, verdict)
     return scales.by_value()
+
+
+def _without_offset(values: Sequence[Value], groups: _Groups, rules: QuantRules, verdict: Mapping[int, str]) -> set[int]:
+    """The groups that must have the zero point of the rules: all, or those with an op that knows no other."""
+    if not rules.offset_operands:
+        return {groups.root(id(v)) for v in values}
+
+    def free(op: Op | None, among: frozenset[str]) -> bool:
+        shares = op is not None and (op.name in SHARED_SCALE or op.name == "resize" or op.name in among)
+        return op is None or bool(verdict[id(op)]) or shares or (table_source(op) is not None and rules.tables)
+
+    bound = set()
+    for value in values:
+        if value.is_constant or not free(value.producer, frozenset()) or not all(free(u, rules.offset_operands) for u in value.users):
+            bound.add(groups.root(id(value)))
+    return bound
 
 
 def range_of_constant(value: Value) -> Range:

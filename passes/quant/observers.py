@@ -30,6 +30,14 @@ class Range:
         return Range(min(self.low, other.low), max(self.high, other.high))
 
 
+@dataclass(frozen=True, eq=False)
+class ChannelRange(Range):
+    """A range, and the least and the largest value of every channel (axis 1) inside it: `lows`, `highs`, f64 each."""
+
+    lows: Array
+    highs: Array
+
+
 class Observer(Protocol):
     """Sees every calibration array of one tensor and gives its range in the end."""
 
@@ -129,6 +137,36 @@ class Percentile:
             inner = self._counts.reshape(bins // 2, 2).sum(1)
             self._counts = np.zeros(bins, np.int64)
             self._counts[bins // 4 : bins // 4 + bins // 2] = inner
+
+
+class ByChannel:
+    """Another observer's range, with the range of every channel (axis 1 of tensors of two axes or more, all alike)."""
+
+    def __init__(self, whole: Observer) -> None:
+        self._whole = whole
+        self._lows = self._highs = np.zeros(0)
+
+    @property
+    def finite(self) -> bool:
+        """False when infinity or NaN was seen."""
+        return self._whole.finite
+
+    def update(self, data: Array) -> None:
+        """Take in one array of real values."""
+        self._whole.update(data)
+        if data.ndim < 2 or data.size == 0 or not self.finite:
+            return
+        others = tuple(i for i in range(data.ndim) if i != 1)
+        if len(self._lows) != data.shape[1]:
+            self._lows = self._highs = np.zeros(data.shape[1])
+        self._lows = np.minimum(self._lows, data.min(others))
+        self._highs = np.maximum(self._highs, data.max(others))
+
+    def range(self) -> Range:
+        """The range of what was seen, zero included."""
+        whole = self._whole.range()
+        lows, highs = (np.clip(ends, whole.low, whole.high) for ends in (self._lows, self._highs))
+        return ChannelRange(whole.low, whole.high, lows, highs)
 
 
 class ObserverKind(enum.Enum):

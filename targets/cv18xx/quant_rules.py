@@ -19,4 +19,5 @@ QUANT_RULES = QuantRules(
     residuals=False,
     any_clamp=False,
     sum_bits=8,
+    equalize=0.5,
 )  # fmt: skip
