@@ -38,6 +38,11 @@ def params_of_range(found: Range, spec: QuantSpec) -> QuantParams:
     return QuantParams((scale,), zero)
 
 
+def _width(found: Range, spec: QuantSpec) -> float:
+    """What the integers of a type must span to hold a range."""
+    return 2 * max(-found.low, found.high) if spec.symmetric else found.high - found.low
+
+
 def _extent(size: float) -> float:
     return size if size >= LEAST_RANGE else 1.0
 
@@ -121,13 +126,11 @@ def choose_params(
         shares = op.name in SHARED_SCALE or op.name == "resize"
         if verdict[id(op)] or not shares or table_source(op) is not None:
             continue
-        whole = found[op.result.name]
+        width = _width(found[op.result.name], rules.activations)
         for value in op.inputs:
             if value.is_constant or not value.dtype.is_float:
                 continue
-            part = found[value.name]
-            width = whole.high - whole.low
-            if op.name != "concat" or part.high - part.low >= LEAST_SHARED_PART * width:
+            if op.name != "concat" or _width(found[value.name], rules.activations) >= LEAST_SHARED_PART * width:
                 groups.join(id(value), id(op.result))
     # Constants have a range of their own, unless one was chosen for them.
     fits = rules.only_shrinks or rules.sum_bits > 0
