@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from gadl.compiler.ir.types import DType, Rounding
 
+from .observers import ObserverKind
+
 
 @dataclass(frozen=True)
 class QuantSpec:
@@ -35,7 +37,7 @@ class QuantRules:
     `offset_operands`: with symmetric activations, ops that take an operand with a zero point all the same. Tensors that only these,
     tables and host ops read, and that only tables and `quantize` make, have one.
     `equalize`: how far channels are brought towards one range before scales are chosen, as a power
-    (`passes/quant/equalize.py`); 0 leaves the model as it is.
+    (`passes/quant/equalize.py`); 0 leaves the model as it is. `observer`: how ranges are measured unless the user says.
     """
 
     activations: QuantSpec
@@ -50,6 +52,7 @@ class QuantRules:
     sum_bits: int = 0
     offset_operands: frozenset[str] = frozenset()
     equalize: float = 0.0
+    observer: ObserverKind = ObserverKind.MIN_MAX
     #: Real range of an op's result that is known without calibration.
     fixed_ranges: dict[str, tuple[float, float]] = field(default_factory=lambda: {"sigmoid": (0.0, 1.0), "softmax": (0.0, 1.0)})
 

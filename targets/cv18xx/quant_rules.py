@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from gadl.compiler.ir.types import DType, Rounding
+from gadl.passes.quant.observers import ObserverKind
 from gadl.passes.quant.specs import QuantRules, QuantSpec
 
 #: Symmetric int8 everywhere, 31-bit multipliers with two roundings, 8-bit multipliers in sums, and no clamp but a relu.
@@ -20,4 +21,5 @@ QUANT_RULES = QuantRules(
     any_clamp=False,
     sum_bits=8,
     equalize=0.5,
+    observer=ObserverKind.PERCENTILE,
 )  # fmt: skip

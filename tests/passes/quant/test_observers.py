@@ -99,3 +99,13 @@ def test_calibrate_refuses_no_samples_and_nan(feeds: list[dict[str, np.ndarray]]
     with pytest.raises(GadlError) as caught:
         calibrate(_doubled(), feeds)
     assert caught.value.diagnostics[0].code == "GADL-Q010"
+
+
+def test_calibrate_keeps_the_extremes_of_what_is_returned() -> None:
+    """A percentile cuts `x`, and not its double."""
+    data = np.ones((1, 2), np.float32)
+    data[0, 0] = 100
+    feeds = [{"x": np.ones((1, 2), np.float32)}] * 60 + [{"x": data}]
+    ranges = calibrate(_doubled(), feeds, lambda: Percentile(98))
+    assert ranges["x"].high < 2
+    assert ranges["y"] == Range(0.0, 200.0)
