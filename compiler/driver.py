@@ -61,7 +61,7 @@ class CompileOptions:
     machine: str = ""
     precision: str = ""
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    #: `minmax` or `percentile`; None for the target's choice.
+    #: A value of `ObserverKind`; None for the target's choice.
     observer: str | None = None
     percentile: float = 99.99
     simplify: bool = True

@@ -21,5 +21,5 @@ QUANT_RULES = QuantRules(
     any_clamp=False,
     sum_bits=8,
     equalize=0.5,
-    observer=ObserverKind.PERCENTILE,
+    observer=ObserverKind.LONG_TAILS,
 )  # fmt: skip

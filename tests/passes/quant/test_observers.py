@@ -109,3 +109,15 @@ def test_calibrate_keeps_the_extremes_of_what_is_returned() -> None:
     ranges = calibrate(_doubled(), feeds, lambda: Percentile(98))
     assert ranges["x"].high < 2
     assert ranges["y"] == Range(0.0, 200.0)
+
+
+@pytest.mark.parametrize(("extreme", "cut"), [(1.4, False), (1.6, True), (50.0, True)])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_only_long_tails_are_cut(extreme: float, cut: bool, sign: int) -> None:
+    observer = ObserverKind.LONG_TAILS.create(99)
+    observer.update(sign * np.linspace(0, 1, 1000, dtype=np.float32))
+    observer.update(np.array([sign * extreme], np.float32))
+    found = observer.range()
+    reach = found.high if sign > 0 else -found.low
+    assert (reach < 1.05) == cut
+    assert cut or reach == pytest.approx(extreme)
