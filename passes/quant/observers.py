@@ -173,8 +173,8 @@ class ByChannel:
         return ChannelRange(whole.low, whole.high, lows, highs)
 
 
-#: Values half as far out again as nearly all others are worth less than the finer step without them.
-LONG_TAIL = 1.5
+#: Values a quarter farther out than nearly all others are worth less than the finer step without them.
+LONG_TAIL = 1.25
 
 
 class ObserverKind(enum.Enum):
