@@ -26,7 +26,7 @@ from gadl.passes.pipeline import FLOAT_PIPELINE, float_pipeline
 from gadl.passes.plan.partition import partition
 from gadl.passes.plan.recompute import recompute
 from gadl.passes.quant.calibrate import calibrate
-from gadl.passes.quant.observers import MinMax, Observer, Percentile
+from gadl.passes.quant.observers import ByChannel, Observer, ObserverKind
 from gadl.passes.quant.quantize import (
     Precision,
     Quantized,
@@ -36,6 +36,7 @@ from gadl.passes.quant.quantize import (
     rules_for,
     to_half,
 )
+from gadl.passes.quant.specs import QuantRules
 from gadl.targets.base import REPORTED, DeviceProgram, Machine, Segment, Target, segments_of
 
 from .assemble import Assembler, pack_golden, raw_outputs
@@ -61,7 +62,8 @@ class CompileOptions:
     machine: str = ""
     precision: str = ""
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    observer: str = "minmax"
+    #: A value of `ObserverKind`; None for the target's choice.
+    observer: str | None = None
     percentile: float = 99.99
     simplify: bool = True
     strict_placement: bool = False
@@ -145,6 +147,8 @@ def compile(  # noqa: A001  (the API's name)
     chosen = CompileOptions(machine=machine, **options)
     if chosen.stop_after is not None and chosen.stop_after not in PASS_NAMES:
         raise GadlError.of("GADL-U001", detail=f"--stop-after {chosen.stop_after}: the passes are {', '.join(PASS_NAMES)}")
+    if chosen.observer is not None and chosen.observer not in (kinds := [kind.value for kind in ObserverKind]):
+        raise GadlError.of("GADL-U001", detail=f"--observer {chosen.observer}: there are {', '.join(kinds)}")
     found = find_target(target)
     description = found.load_machine(chosen.machine or found.default_machine) if found.machines else None
     tuning = _tuning(chosen, model)
@@ -270,11 +274,17 @@ def _quantize(
     else:
         if not samples:
             raise GadlError.of("GADL-Q001")
-        observer: Callable[[], Observer] = MinMax if options.observer == "minmax" else lambda: Percentile(options.percentile)
-        ranges = calibrate(graph, (check_feeds(graph, s) for s in samples), observer)
+        kind = ObserverKind(options.observer or rules.observer)
+        ranges = calibrate(graph, (check_feeds(graph, s) for s in samples), lambda: _observer(kind, options.percentile, rules))
         made = quantize_graph(graph, ranges, rules)
-        summary |= {"observer": options.observer, "samples": len(samples)}
+        summary |= {"observer": kind.value, "samples": len(samples)}
     return made.graph, summary | dict(made.report)
+
+
+def _observer(kind: ObserverKind, percent: float, rules: QuantRules) -> Observer:
+    """What watches one tensor: with the ranges of channels where they are brought together."""
+    whole = kind.create(percent)
+    return ByChannel(whole) if rules.equalize else whole
 
 
 def _refusal(found: Target, op: Op, machine: Any) -> str | None:

@@ -18,6 +18,7 @@ from gadl.compiler.ir.passes import StopAfter
 from gadl.compiler.ir.printer import print_graph
 from gadl.compiler.registry import target
 from gadl.compiler.tune.budget import DEFAULT
+from gadl.passes.quant.observers import ObserverKind
 
 from .common import command, parse_shapes, show
 from .progress import Work
@@ -35,7 +36,7 @@ from .progress import Work
 @click.option("--layout", type=click.Choice([x.value for x in ImageLayout]), default="auto", help="Axis order of image inputs")
 @click.option("--color", type=click.Choice([x.value for x in Color]), default="rgb", help="Channel order of image inputs")
 @click.option("--precision", default="", help="int8 | int16 | fp16 | float")
-@click.option("--observer", type=click.Choice(["minmax", "percentile"]), default="minmax", show_default=True)
+@click.option("--observer", type=click.Choice([x.value for x in ObserverKind]), help="default: the target's")
 @click.option("--percentile", type=float, default=99.99, show_default=True)
 @click.option("--shape", "shapes", multiple=True, help="Fix a dynamic input: name:1,3,224,224")
 @click.option("--strict-placement", is_flag=True, help="Fail when an op would run on the host")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from gadl.compiler.ir.types import DType, Rounding
+from gadl.passes.quant.observers import ObserverKind
 from gadl.passes.quant.specs import QuantRules, QuantSpec
 
 #: Symmetric int8 everywhere, 31-bit multipliers with two roundings, signed 8-bit multipliers in sums, and no clamp but a relu.
@@ -21,4 +22,6 @@ QUANT_RULES = QuantRules(
     sum_bits=7,
     mean_bits=8,
     one_scale=frozenset({"linear"}),
+    equalize=0.5,
+    observer=ObserverKind.LONG_TAILS,
 )  # fmt: skip
