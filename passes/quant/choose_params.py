@@ -143,7 +143,7 @@ def choose_params(
         root = groups.root(id(value))
         merged[root] = merged[root].union(found[value.name]) if root in merged else found[value.name]
     offset = replace(rules.activations, symmetric=False)
-    plain = _without_offset(values, groups, rules, verdict)
+    plain = _without_offset(graph, values, groups, rules, verdict)
     chosen = {
         root: params_of_range(whole, rules.activations if root in plain else offset) for root, whole in merged.items()
     }
@@ -159,8 +159,13 @@ def choose_params(
     return scales.by_value()
 
 
-def _without_offset(values: Sequence[Value], groups: _Groups, rules: QuantRules, verdict: Mapping[int, str]) -> set[int]:
-    """The groups that must have the zero point of the rules: all, or those with an op that knows no other."""
+def _without_offset(
+    graph: Graph, values: Sequence[Value], groups: _Groups, rules: QuantRules, verdict: Mapping[int, str]
+) -> set[int]:
+    """The groups that must have the zero point of the rules: all, or those with an op that knows no other.
+
+    Inputs and outputs have it too: whoever runs the model knows one scale.
+    """
     if not rules.offset_operands:
         return {groups.root(id(v)) for v in values}
 
@@ -168,7 +173,7 @@ def _without_offset(values: Sequence[Value], groups: _Groups, rules: QuantRules,
         shares = op is not None and (op.name in SHARED_SCALE or op.name == "resize" or op.name in among)
         return op is None or bool(verdict[id(op)]) or shares or (table_source(op) is not None and rules.tables)
 
-    bound = set()
+    bound = {groups.root(id(v)) for v in (*graph.inputs, *graph.outputs)}
     for value in values:
         if value.is_constant or not free(value.producer, frozenset()) or not all(free(u, rules.offset_operands) for u in value.users):
             bound.add(groups.root(id(value)))

@@ -128,7 +128,7 @@ class Conversion:
         if key not in self.recast:
             ratio, name = held.quant.scale[0] / quant.scale[0], f"{value.name}.rescaled"
             kind = TensorType(self.dtype, value.type.shape, quant)
-            if self.rules.only_shrinks and ratio > MOST_RATIO:
+            if self.rules.only_shrinks and (ratio > MOST_RATIO or held.quant.zero_point or quant.zero_point):
                 table = quantize_array(dequantize_array(self._codes(), held.quant), quant, self.dtype)
                 self.recast[key] = self.build("lut", held, table=table, result=name, type=kind)
             else:

@@ -13,7 +13,7 @@ from gadl.targets.base import ConstraintTable
 
 from .chip import Chip
 from .expand.resize import MOST_WEIGHT, factors_of, most_weight, power_of_two
-from .layers import ELEMENTWISE, REDUCTIONS, WEIGHTED, is_depthwise, row_reads_op, shape_of, window_of
+from .layers import ELEMENTWISE, REDUCTIONS, WEIGHTED, is_depthwise, row_reads_op, shape_of, window_of, zero_point_of
 
 CONSTRAINTS = ConstraintTable()
 constraint = CONSTRAINTS
@@ -23,6 +23,8 @@ DEVICE_OPS = frozenset({
     "conv", "conv_transpose", "linear", "add", "sub", "mul", "min", "max", "relu", "clamp", "lut", "requantize", "max_pool", "avg_pool",
     "reduce_sum", "reduce_mean", "reduce_max", "resize", "concat", "slice", "pad", "reshape", "transpose",
 })  # fmt: skip
+#: Ops that pass integers on as they are, or by a table.
+WITH_ZERO_POINTS = frozenset({"lut", "max_pool", "reduce_max", "min", "max", "resize", "concat", "slice", "pad", "reshape", "transpose"})
 _WINDOWED = (*WEIGHTED, "max_pool", "avg_pool")
 MOST_EXTENT, MOST_STRIDE, MOST_DILATION, MOST_INSERTED, MOST_PADDING = 4063, 31, 15, 14, 15
 #: Pixels of a filter of ones.
@@ -46,9 +48,12 @@ def four_axes(op: Op, chip: Chip) -> bool:
 
 @constraint()
 def zero_points(op: Op, chip: Chip) -> bool:
-    """a tensor with a zero point: the chip's numbers are symmetric
-    张量带零点：该芯片的数值是对称的"""
-    return all(v.quant is None or v.quant.zero_point == 0 for v in (*op.results, *op.inputs))
+    """a tensor with a zero point that this op does not take: it reads or makes symmetric numbers
+    张量带零点，而该算子只读写对称数值"""
+    if op.name in WITH_ZERO_POINTS:
+        return True
+    reads = op.name in ("conv", "conv_transpose", "linear")
+    return not any(zero_point_of(v) for v in (*op.results, *(op.inputs[1:] if reads else op.inputs)))
 
 
 @constraint("conv", "conv_transpose", "linear")

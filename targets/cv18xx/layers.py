@@ -133,6 +133,11 @@ def window_of(op: Op) -> Window:
     return Window(kh, kw, 1, 1, dh, dw, sh - 1, sw - 1, (kh - 1) * dh - up, (kw - 1) * dw - left)
 
 
+def zero_point_of(value: Value) -> int:
+    """The integer that stands for zero."""
+    return 0 if value.quant is None else value.quant.zero_point
+
+
 def is_depthwise(op: Op) -> bool:
     """One filter for each channel."""
     if op.name not in WEIGHTED or op.attrs["groups"] == 1:

@@ -15,7 +15,7 @@ from ..layers import Layer, Window, is_depthwise
 from ..local import Span, Tile, View, align
 from .context import Block, Expansion
 from .instructions import RECORD, Padding, convolution, depthwise
-from .kernel import WindowKernel, by_lane, integers, packed, records, relu_of
+from .kernel import WindowKernel, by_lane, folded_bias, integers, packed, records, relu_of
 
 
 def dense_weights(op: Op) -> Array:
@@ -101,8 +101,9 @@ class Convolution(WindowKernel):
         return self._loaded[channels.first]
 
     def _records(self, channels: Span) -> Array:
-        bias = integers(self.op.operand(2))
-        return by_lane(records(bias, self.op.attrs["requant"], channels, self.shape.c), self.lanes)
+        if self._weights is None:
+            self._weights = dense_weights(self.op)
+        return by_lane(records(folded_bias(self.op, self._weights), self.op.attrs["requant"], channels, self.shape.c), self.lanes)
 
     def end_iteration(self) -> None:
         if not self.plan.resident:
@@ -170,7 +171,7 @@ class Depthwise(WindowKernel):
 
     def bias(self) -> Array | None:
         """i32[c]."""
-        return integers(self.op.operand(2))
+        return folded_bias(self.op, depthwise_weights(self.op))
 
     def _records(self, channels: Span) -> Array:
         return by_lane(records(self.bias(), self.op.attrs["requant"], channels, self.operand.c), self.lanes)

@@ -10,12 +10,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from gadl.compiler.ir.graph import Value
+from gadl.compiler.ir.graph import Op, Value
 from gadl.compiler.ir.types import Array, Requant
 from gadl.passes.plan.plan import LayerPlan
 from gadl.passes.plan.program import Ref
 
-from ..layers import Layer, Shape, shape_of, window_of
+from ..layers import Layer, Shape, shape_of, window_of, zero_point_of
 from ..local import Span, Tile, View, align, spans
 from .context import Block, Expansion
 from .instructions import RECORD, Fields, Function, Padding, copy, elementwise, scatter
@@ -149,10 +149,11 @@ class Kernel(ABC):
         return made
 
     def clear(self, tile: Tile) -> None:
-        """All bytes become zero."""
-        view = tile.view()
-        fields = elementwise(Function.MUL, view, view, 0)
-        self.context.compute(fields, [], [view.region])
+        """All bytes become what stands for zero in the first operand."""
+        view, zero = tile.view(), zero_point_of(self.op.inputs[0])
+        self.context.compute(elementwise(Function.MUL, view, view, 0), [], [view.region])
+        if zero:
+            self.context.compute(elementwise(Function.MAX if zero > 0 else Function.MIN, view, view, zero), [view.region], [view.region])
 
     def emit_copy(self, source: View, target: View) -> None:
         """Bytes as they are."""
@@ -179,8 +180,9 @@ class WindowKernel(Kernel):
         low, high = int(self._map.low[rows.first]), int(self._map.high[rows.end - 1])
         return Span(low, max(high, low + 1) - low) if low < self.operand.h else Span(self.operand.h - 1, 1)
 
-    def padding(self, rows: Span, held: Span, value: int = 0) -> Padding:
-        """Padding around the operand rows `held` for result rows."""
+    def padding(self, rows: Span, held: Span, value: int | None = None) -> Padding:
+        """Padding around the operand rows `held` for result rows; by default with what stands for zero."""
+        value = zero_point_of(self.op.inputs[0]) if value is None else value
         window = self.window
         up, down = window.padding(range(rows.first, rows.end), range(held.first, held.end))
         right = (self.shape.w - 1) * window.stride_w - window.left + window.reach_w
@@ -193,7 +195,7 @@ class WindowKernel(Kernel):
         if max(padding.up, padding.down, padding.left, padding.right) <= MOST_PADDING:
             return self.exact(tile, held), padding
         around = Span(held.first - padding.up, held.count + padding.up + padding.down)
-        return self.copied(tile, held, around, padding.left, padding.right), Padding(0, 0, 0, 0)
+        return self.copied(tile, held, around, padding.left, padding.right), Padding(0, 0, 0, 0, padding.value)
 
     def channel_chunks(self) -> list[Span]:
         """The chunks of output channels."""
@@ -204,6 +206,14 @@ class WindowKernel(Kernel):
 def packed(first: Array, second: Array) -> Array:
     """u8[lanes, bytes]: one behind the other, the second at a multiple of 16."""
     return np.concatenate([np.pad(first, ((0, 0), (0, -first.shape[1] % 16))), second], 1)
+
+
+def folded_bias(op: Op, weights: Array) -> Array | None:
+    """i32[oc]: the bias, less what the operand's zero point adds to every sum. `weights`: i8[oc, ...]."""
+    zero, bias = zero_point_of(op.inputs[0]), integers(op.operand(2))
+    if not zero:
+        return bias
+    return (0 if bias is None else bias.astype(np.int64)) - zero * weights.astype(np.int64).reshape(len(weights), -1).sum(1)
 
 
 def integers(value: Value | None) -> Array | None:

@@ -15,7 +15,7 @@ from ..layers import Layer
 from ..local import Span, align, spans
 from .context import Block, Expansion
 from .instructions import Matrix, matrix_product
-from .kernel import integers, relu_of, two_step
+from .kernel import folded_bias, integers, relu_of, two_step
 
 #: Part of a lane that the weights of one chunk may take, so that the next one comes meanwhile.
 CHUNK_PART = 4
@@ -77,9 +77,10 @@ def expand_linear(context: Expansion, layer: Layer) -> None:
     x, y = context.places[id(op.inputs[0])], context.places[id(op.result)]
     rows, depth = math.prod(op.inputs[0].shape[:-1]), op.inputs[0].shape[-1]
     total = op.result.shape[-1]
-    data, bias = integers(op.inputs[1]), integers(op.operand(2))
+    data = integers(op.inputs[1])
     if data is None:
         raise ValueError("weights must be constant")
+    bias = folded_bias(op, data)
     multiplier, shift = two_step(op.attrs["requant"], 1)
     left, left_block = product.matrix(rows, depth, op.inputs[0].name)
     product.transfer(Ref(x.buffer, x.offset), rows * depth, depth, left, left_block, store=False)

@@ -62,7 +62,7 @@ class TiledConvolution(Convolution):
         if max(padding.up, padding.down, padding.left, padding.right) <= 15:
             return tile, padding
         around = Span(held.first - padding.up, held.count + padding.up + padding.down)
-        return self.copied(tile, held, around, padding.left, padding.right), Padding(0, 0, 0, 0)
+        return self.copied(tile, held, around, padding.left, padding.right), Padding(0, 0, 0, 0, padding.value)
 
     def _operand(self, held: Span, inputs: Span) -> Tile:
         """Rows of some input channels, from memory where they are not there."""
