@@ -22,7 +22,7 @@ from gadl.targets.npu import _sim
 from gadl.targets.npu.backend import NpuBackend
 from gadl.targets.npu.container import Container, core_code
 from gadl.targets.npu.costs import Costs
-from gadl.targets.npu.division import Manner, divided_plan
+from gadl.targets.npu.division import Manner, cut_before, divided_plan
 from gadl.targets.npu.expand.cores import divisible
 from gadl.targets.npu.instruction import Instruction, decode, encode
 from gadl.targets.npu.isa import Queue
@@ -32,7 +32,7 @@ from gadl.targets.npu.planner import Planner
 from gadl.targets.npu.rowwise import is_reduction, partial_type
 from tests.networks import resnet50
 
-from .programs import float_graph, placed, run_segments
+from .programs import float_graph, placed, random, run_segments
 from .test_groups import KINDS, network
 
 LARGE = load_machine("large")
@@ -108,6 +108,24 @@ def test_partial_results_hold_any_sum(height: int, kind: DType) -> None:
         plans = [LayerPlan(m.ops, exchanged=True, owners=owners) for m in layers_of(segment) if divisible(m)]
         assert len(plans) == len(layers_of(segment))
         run_segments(made, {"x": np.full(shape, 4, np.float32)}, LARGE, Plan((GroupPlan(tuple(plans), 1, 4),)))
+
+
+def test_a_run_is_cut_where_few_bytes_cross() -> None:
+    """Back from where room ran out to a narrow value; not beyond a wide one, nor twice at one place."""
+    graph, b, x = float_graph(1, 6, 12, 12)
+    rng = np.random.default_rng(0)
+    for channels in (64, 8, 96, 32, 16, 64, 80):
+        weights = random(graph, rng, channels, x.shape[1], 1, 1)
+        x = b("conv", x, weights, None, strides=(1, 1), pads=(0, 0, 0, 0), dilations=(1, 1))
+    graph.set_outputs([x])
+    made = placed(graph, [{"x": rng.standard_normal(graph.inputs[0].shape).astype(np.float32)}], machine=LARGE)
+    (segment,) = segments_of(made.ops, made.outputs)
+    layers = [layer for layer in layers_of(segment) if layer.op.name == "conv"]
+    index = [layer.index for layer in layers]
+    assert cut_before(layers, index[6], set()) == index[5]  # 16 channels cross, not 64
+    assert cut_before(layers, index[4], set()) == index[4]  # what crosses before is wider
+    assert cut_before(layers, index[3], set()) == index[2]  # past 96 channels to 8
+    assert cut_before(layers, index[3], {index[2]}) == index[3]
 
 
 def compiled(kinds: list[str], height: int) -> bytes:
