@@ -108,11 +108,12 @@ class NpuBackend:
             manner = other if better else manner
             return better
 
-        if not improves(manner):
-            return None
-        small = len(drafts[manner].program.steps) <= MOST_STEPS
-        if small and len(drafts[manner].plan.groups) > 1:
+        first = improves(manner)
+        small = not first or len(drafts[manner].program.steps) <= MOST_STEPS
+        if not first or (small and len(drafts[manner].plan.groups) > 1):
             improves(replace(manner, room=ROOM))
+        if not drafts:
+            return None
         cores, fewer = self.machine.integer("machine.cores"), fewer_owners(self.machine)
         # What reductions read may belong to fewer cores.
         for rows in (n for n in reduced_rows(layers) if small and 1 < n <= MOST_ROWS * cores):
