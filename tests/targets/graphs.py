@@ -47,7 +47,7 @@ def grow(graph: Graph, b: Builder, rng: np.random.Generator, values: list[Value]
             return b("conv_transpose", x, random(graph, rng, channels, 8, 2, 2), None, strides=(2, 2), pads=(0, 0, 0, 0), dilations=(1, 1), output_padding=(0, 0))
         case "concat":
             return b("concat", *dict.fromkeys([x, *alike[-1:]]), axis=1)
-        case "part":
+        case "part" if height > 1:
             sizes = (1, max(1, channels - 3), height - 1, x.shape[3])
             return b("slice", x, starts=(0, min(2, channels - sizes[1]), 1, 0), sizes=sizes, steps=(1, 1, 1, 1))
         case "subsample" if height > 4:

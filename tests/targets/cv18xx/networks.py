@@ -27,7 +27,7 @@ from . import vendor
 
 BY_NAME = {target.name: target for target in TARGETS}
 #: Kinds of layers beside those of `graphs.KINDS`.
-MORE = ("relu", "sigmoid", "larger", "smaller", "difference", "grouped", "long", "padded", "columns", "flat", "turned", "spread", "sized", "largest", "scores")  # fmt: skip
+MORE = ("relu", "sigmoid", "larger", "smaller", "difference", "grouped", "long", "padded", "columns", "flat", "turned", "spread", "sized", "largest", "scores", "framed", "odd", "strided")  # fmt: skip
 ALL = (*KINDS, *MORE)
 
 
@@ -55,6 +55,12 @@ def grow_more(graph: Graph, b: Builder, rng: np.random.Generator, values: list[V
             return b("conv", x, random(graph, rng, channels, 1, 1, 21), random(graph, rng, channels), groups=channels, **wide)
         case "padded":
             return b("conv", x, random(graph, rng, 9, channels, 5, 3), random(graph, rng, 9), **{**plain, "pads": (3, 0, 1, 2)})
+        case "framed":  # windows that see nothing but padding
+            return b("conv", x, random(graph, rng, 10, channels, 1, 1), random(graph, rng, 10), **{**plain, "pads": (1, 2, 1, 2)})
+        case "odd" if min(height, width) > 6:  # rows and columns behind the last window
+            return b("max_pool", x, kernel=(2, 2), strides=(3, 3), pads=(0, 0, 0, 0), dilations=(1, 1))
+        case "strided" if min(height, width) > 6:
+            return b("conv", x, random(graph, rng, 13, channels, 2, 1), random(graph, rng, 13), **{**plain, "strides": (3, 3)})
         case "columns" if width > 4:
             return b("max_pool", x, kernel=(1, 2), strides=(1, 2), pads=(0, 0, 0, 0), dilations=(1, 1))
         case "flat" if height * width < 512:
