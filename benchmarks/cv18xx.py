@@ -129,6 +129,7 @@ def differing(segment: Any, code: bytes, values: Mapping[str, np.ndarray]) -> in
 
 def row(name: str, chip_name: str, network: Quantised, functional: bool) -> str:
     """Compile for a chip, and the line of the table."""
+    from gadl.compiler.diag import GadlError
     from gadl.compiler.ir.types import DType
     from gadl.passes.layout.choose_layouts import choose_layouts
     from gadl.passes.plan.partition import partition
@@ -146,7 +147,10 @@ def row(name: str, chip_name: str, network: Quantised, functional: bool) -> str:
     partition(graph, chip_name, lambda op: reason.en if (reason := target.refuse(op, chip)) else None)
     choose_layouts(graph, target.channels_last)
     segments = segments_of(graph.ops, graph.outputs)
-    codes = [CviBackend(chip).compile(segment).code for segment in segments]
+    try:
+        codes = [CviBackend(chip).compile(segment).code for segment in segments]
+    except GadlError as error:
+        return f"| {name} | {chip_name} | {error.diagnostics[0].code}: {error.diagnostics[0].message} |"
     seconds = time.process_time() - start
     models = [decode(code) for code in codes]
     streams = [m.commands(i) for m in models for i, s in enumerate(m.model.sections) if s.kind == SectionKind.COMMANDS]
