@@ -183,8 +183,9 @@ class WindowKernel(Kernel):
         value = zero_point_of(self.op.inputs[0]) if value is None else value
         window = self.window
         up, down = window.padding(range(rows.first, rows.end), range(held.first, held.end))
-        right = (self.shape.w - 1) * window.stride_w - window.left + window.reach_w
-        return Padding(up, down, window.left, right - ((self.operand.w - 1) * (window.insert_w + 1) + 1), value)
+        right = window.right(self.shape.w, self.operand.w)
+        # Columns behind the last window are passed over: there are too few for another one.
+        return Padding(up, down, window.left, max(0, right), value)
 
     def prepared(self, tile: Tile, rows: Span) -> tuple[Tile, Padding]:
         """The operand of some rows in the aligned form and the padding that remains: what exceeds the fields is made of zeros."""
