@@ -16,6 +16,7 @@ from gadl.targets.base import Segment
 #: Ops whose elements depend on the same element of their operands only.
 ELEMENTWISE = frozenset({"add", "sub", "mul", "min", "max", "relu", "clamp", "lut", "requantize"})
 WEIGHTED = frozenset({"conv", "conv_transpose"})
+PRODUCTS = frozenset({"linear", "matmul"})
 REDUCTIONS = frozenset({"reduce_mean", "reduce_sum", "reduce_max", "reduce_min"})
 
 
@@ -199,7 +200,7 @@ def resize_rows(op: Op, operand: int, result: int) -> RowMap:
 
 def macs_of(op: Op) -> int:
     """Multiply-accumulates of an op."""
-    if op.name == "linear":
+    if op.name in PRODUCTS:
         return math.prod(op.result.shape) * int(op.inputs[0].shape[-1])
     if op.name == "conv":
         return math.prod(op.result.shape) * math.prod(op.inputs[1].shape[1:])
