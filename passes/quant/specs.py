@@ -49,6 +49,8 @@ class QuantRules:
     mean_bits: int = 0
     #: Weighted ops whose weights have one scale for all output channels.
     one_scale: frozenset[str] = frozenset()
+    #: Softmax and normalisations that become simpler ops in front of calibration (`passes/canonicalize/decompose_rows.py`).
+    decomposed: frozenset[str] = frozenset()
     #: Real range of an op's result that is known without calibration.
     fixed_ranges: dict[str, tuple[float, float]] = field(default_factory=lambda: {"sigmoid": (0.0, 1.0), "softmax": (0.0, 1.0)})
 

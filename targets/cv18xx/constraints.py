@@ -13,7 +13,7 @@ from gadl.targets.base import ConstraintTable
 
 from .chip import Chip
 from .expand.resize import MOST_FACTOR, factors_of, power_of_two
-from .layers import ELEMENTWISE, PRODUCTS, REDUCTIONS, WEIGHTED, is_depthwise, row_reads_op, shape_of, window_of
+from .layers import ELEMENTWISE, PRODUCTS, REDUCTIONS, WEIGHTED, is_depthwise, is_row, row_reads_op, shape_of, window_of
 from .strides import MOVING
 
 CONSTRAINTS = ConstraintTable()
@@ -159,16 +159,16 @@ def computed_operands(op: Op, chip: Chip) -> bool:
 
 @constraint(*ELEMENTWISE)
 def broadcast_forms(op: Op, chip: Chip) -> bool:
-    """operands of other shapes than the result's, one number, or one pixel for each channel
-    操作数形状既不同于结果，也不是单个数值或每通道一个像素"""
+    """operands of other shapes than the result's, one number, one pixel for each channel, or constants for each column
+    操作数形状既不同于结果，也不是单个数值、每通道一个像素或每列一个常量"""
     return row_reads_op(op) is not None
 
 
 @constraint("add", "sub")
 def computed_terms(op: Op, chip: Chip) -> bool:
-    """a sum with a constant
-    与常量求和"""
-    return not any(v.is_constant for v in op.inputs)
+    """a sum with a single constant
+    与单个常量求和"""
+    return not any(v.is_constant and not is_row(v, op) for v in op.inputs)
 
 
 def is_power(requant: Requant) -> bool:

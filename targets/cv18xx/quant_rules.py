@@ -21,4 +21,5 @@ QUANT_RULES = QuantRules(
     sum_bits=7,
     mean_bits=8,
     one_scale=frozenset({"linear"}),
+    decomposed=frozenset({"softmax", "layer_norm", "rms_norm"}),
 )  # fmt: skip

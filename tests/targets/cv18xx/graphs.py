@@ -12,7 +12,7 @@ from gadl.compiler.ir.graph import Graph, Value
 from gadl.compiler.ir.interpret import interpret_values
 from gadl.compiler.ir.opdef import Builder
 from gadl.compiler.ir.types import DType, TensorType
-from gadl.passes.pipeline import FLOAT_PIPELINE
+from gadl.passes.pipeline import float_pipeline
 from gadl.passes.plan.partition import partition
 from gadl.passes.quant.calibrate import calibrate
 from gadl.passes.quant.quantize import Precision, quantize_graph, rules_for
@@ -35,10 +35,10 @@ def float_graph(*shapes: tuple[int, ...]) -> tuple[Graph, Builder, list[Value]]:
 def placed(graph: Graph, feeds: Sequence[dict[str, np.ndarray]], chip: Chip, without: Sequence[str] = ()) -> Graph:
     """Simplified (`without` some passes), quantised and placed."""
     (target,) = (t for t in TARGETS if t.name == chip.name)
-    for item in FLOAT_PIPELINE:
+    assert target.quant_rules is not None
+    for item in float_pipeline(target.residuals(chip), target.quant_rules(chip).decomposed):
         if item.name not in without:
             item.run(graph)
-    assert target.quant_rules is not None
     made = quantize_graph(graph, calibrate(graph, feeds), rules_for(target.quant_rules(chip), Precision.INT8)).graph
     partition(made, chip.name, lambda op: reason.en if (reason := target.refuse(op, chip)) else None)
     return made
