@@ -17,6 +17,7 @@ from gadl.compiler.ir.parser import parse
 from gadl.compiler.ir.passes import PassManager
 from gadl.compiler.ir.types import Array
 from gadl.passes.pipeline import FLOAT_PIPELINE
+from gadl.runtime.isolated import TIMEOUT_S
 from gadl.runtime.session import Session, TensorSpec
 
 from .driver import CompileOptions, import_model
@@ -32,7 +33,9 @@ class Row:
     max_abs: float
 
 
-def compare_layers(model: Path, artifact: Path, feeds: Mapping[str, Array]) -> tuple[list[Row], int]:
+def compare_layers(
+    model: Path, artifact: Path, feeds: Mapping[str, Array], device: str | None = None, timeout_s: float = TIMEOUT_S
+) -> tuple[list[Row], int]:
     """A row per tensor that both sides have, and how many elements of the artefact differ from the interpreter's.
 
     `GADL-U001` when the artefact does not hold its tensors and its graph (`--keep-tensors`).
@@ -42,7 +45,7 @@ def compare_layers(model: Path, artifact: Path, feeds: Mapping[str, Array]) -> t
     if not isinstance(text, str):
         raise GadlError.of("GADL-U001", artifact, detail="the artefact keeps no tensors: compile it with --keep-tensors")
     placed = parse(text, f"{artifact}: graph")
-    session = Session(artifact)
+    session = Session(artifact, device, timeout_s=timeout_s)
     shapes = {s.name: s.shape for s in session.inputs}
     graph = import_model(model, CompileOptions(shapes=shapes), lambda item: None)
     PassManager().run(graph, FLOAT_PIPELINE)

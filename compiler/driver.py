@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +26,7 @@ from gadl.passes.pipeline import FLOAT_PIPELINE, float_pipeline
 from gadl.passes.plan.partition import partition
 from gadl.passes.plan.recompute import recompute
 from gadl.passes.quant.calibrate import calibrate
-from gadl.passes.quant.observers import MinMax, Observer, Percentile
+from gadl.passes.quant.observers import ByChannel, Observer, ObserverKind
 from gadl.passes.quant.quantize import (
     Precision,
     Quantized,
@@ -36,11 +36,13 @@ from gadl.passes.quant.quantize import (
     rules_for,
     to_half,
 )
+from gadl.passes.quant.specs import QuantRules
 from gadl.targets.base import REPORTED, DeviceProgram, Machine, Segment, Target, segments_of
 
 from .assemble import Assembler, pack_golden, raw_outputs
+from .native import is_native, native_container
 from .registry import target as find_target
-from .self_check import add_counters, exact_outputs, self_check
+from .self_check import add_counters, add_estimate, exact_outputs, self_check
 from .tune.budget import Budget
 from .tune.search import Progress
 from .tune.session import TuneOptions, compile_tuned
@@ -60,7 +62,8 @@ class CompileOptions:
     machine: str = ""
     precision: str = ""
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    observer: str = "minmax"
+    #: A value of `ObserverKind`; None for the target's choice.
+    observer: str | None = None
     percentile: float = 99.99
     simplify: bool = True
     strict_placement: bool = False
@@ -84,18 +87,27 @@ class CompileOptions:
 class Artifact:
     """A compiled model: the file's bytes and the report that `gadlc --json` prints.
 
-    `graph` is the placed graph, for tools that compare layer by layer.
+    `graph` is the placed graph, for tools that compare layer by layer; `segments` and `programs` are its device parts.
     """
 
     data: bytes
     report: dict[str, Any]
     graph: Graph
     float_graph: Graph
+    target: Target
+    segments: Sequence[Segment] = ()
+    programs: Sequence[DeviceProgram] = ()
 
     def save(self, path: Path | str) -> None:
-        """Write the file, whole or not at all; the report then names it."""
-        write_atomically(Path(path), self.data)
-        self.report["artifact"]["path"] = str(path)
+        """Write the file, whole or not at all; the report then names it.
+
+        A path that ends like the target's own containers gets one of these; `GADL-A014` where the device does not do everything.
+        """
+        data = self.data
+        if is_native(Path(path), self.target):
+            data = native_container(self.target, self.graph, self.segments, self.programs, self.report["model"])
+        write_atomically(Path(path), data)
+        self.report["artifact"] |= {"path": str(path), "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
 class _Clock:
@@ -135,6 +147,8 @@ def compile(  # noqa: A001  (the API's name)
     chosen = CompileOptions(machine=machine, **options)
     if chosen.stop_after is not None and chosen.stop_after not in PASS_NAMES:
         raise GadlError.of("GADL-U001", detail=f"--stop-after {chosen.stop_after}: the passes are {', '.join(PASS_NAMES)}")
+    if chosen.observer is not None and chosen.observer not in (kinds := [kind.value for kind in ObserverKind]):
+        raise GadlError.of("GADL-U001", detail=f"--observer {chosen.observer}: there are {', '.join(kinds)}")
     found = find_target(target)
     description = found.load_machine(chosen.machine or found.default_machine) if found.machines else None
     tuning = _tuning(chosen, model)
@@ -176,11 +190,14 @@ def compile(  # noqa: A001  (the API's name)
         report["tune"] = tuned
     if chosen.self_check:
         with clock.stage("self_check"):
-            report["self_check"], counters = self_check(data, golden, outputs, precision, exact_outputs(graph))
+            # A model that is all on the host needs no device.
+            driver = found.driver if programs else "host"
+            report["self_check"], counters = self_check(data, driver, golden, outputs, precision, exact_outputs(graph))
         add_counters(report, counters, description)
+    add_estimate(report, programs, description)
     report["stages_s"] = clock.stages
     report["compile_s"] = round(sum(clock.stages.values()), 6)
-    return Artifact(data, report, graph, float_graph)
+    return Artifact(data, report, graph, float_graph, found, segments, programs)
 
 
 def _tuning(options: CompileOptions, model: Any) -> TuneOptions | None:
@@ -264,11 +281,17 @@ def _quantize(
     else:
         if not samples:
             raise GadlError.of("GADL-Q001")
-        observer: Callable[[], Observer] = MinMax if options.observer == "minmax" else lambda: Percentile(options.percentile)
-        ranges = calibrate(graph, (check_feeds(graph, s) for s in samples), observer)
+        kind = ObserverKind(options.observer or rules.observer)
+        ranges = calibrate(graph, (check_feeds(graph, s) for s in samples), lambda: _observer(kind, options.percentile, rules))
         made = quantize_graph(graph, ranges, rules)
-        summary |= {"observer": options.observer, "samples": len(samples)}
+        summary |= {"observer": kind.value, "samples": len(samples)}
     return made.graph, summary | dict(made.report)
+
+
+def _observer(kind: ObserverKind, percent: float, rules: QuantRules) -> Observer:
+    """What watches one tensor: with the ranges of channels where they are brought together."""
+    whole = kind.create(percent)
+    return ByChannel(whole) if rules.equalize else whole
 
 
 def _refusal(found: Target, op: Op, machine: Any) -> str | None:

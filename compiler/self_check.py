@@ -1,21 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The self-check: a finished artefact runs once against the interpreter, and what was counted meanwhile goes to the report."""
+"""The self-check: a finished artefact runs once against the interpreter, and what was counted meanwhile goes to the report.
+
+Where its device is not to be had, the report says so.
+"""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gadl.compiler.diag import GadlError
+from gadl.compiler.diag.render import headline
 from gadl.compiler.ir.graph import Graph
 from gadl.compiler.ir.opdef import Trait, op_def
 from gadl.compiler.ir.types import Array
 from gadl.passes.quant.quantize import Precision
-from gadl.targets.base import Machine
+from gadl.targets.base import DeviceProgram, Machine
 
 
 def exact_outputs(graph: Graph) -> set[str]:
@@ -31,18 +35,21 @@ def exact_outputs(graph: Graph) -> set[str]:
 
 
 def self_check(
-    data: bytes, feeds: Mapping[str, Array], expected: Mapping[str, Array], precision: Precision, exact: Collection[str]
+    data: bytes, driver: str, feeds: Mapping[str, Array], expected: Mapping[str, Array], precision: Precision, exact: Collection[str]
 ) -> tuple[dict[str, Any], dict[str, float]]:
-    """Run the artefact once against the interpreter.
+    """Run the artefact of a driver once against the interpreter: what was found, and the device's counters.
 
-    Raises `GADL-P003` when one bit of an exact output differs, or another output by more than floats may.
+    Without the driver or its device nothing is run: `not_run` says why, and `equal` is None. Raises `GADL-P003` when one bit of an exact output differs, or another output by more than floats may.
     """
-    from gadl.runtime.session import Session
+    from gadl.runtime.session import Session, device_for
 
+    device, problem = device_for(driver)
+    if problem is not None:
+        return {"equal": None, "max_relative_difference": None, "precision": precision.value, "not_run": headline(problem)}, {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "check.gadl"
         path.write_bytes(data)
-        session = Session(path)
+        session = Session(path, device)
         got = session.run(feeds)
         counters = session.counters
     equal = True
@@ -60,7 +67,7 @@ def self_check(
 
 def add_counters(report: dict[str, Any], counters: Mapping[str, float], machine: Machine | None) -> None:
     """Counted cycles and traffic, and what follows from them; a time below the bound is a bug."""
-    plan, cycles = report["plan"], counters["cycles"]
+    plan, cycles = report["plan"], counters.get("cycles")
     if not plan or machine is None or not cycles:
         return
     traffic = int(counters["dram_read_bytes"] + counters["dram_write_bytes"])
@@ -76,3 +83,15 @@ def add_counters(report: dict[str, Any], counters: Mapping[str, float], machine:
     }
     report["latency_us"] = round(cycles / machine.clock_mhz, 3)
 
+
+
+def add_estimate(report: dict[str, Any], programs: Sequence[DeviceProgram], machine: Machine | None) -> None:
+    """Where a run counted nothing: the time that the target estimates for its programs, said to be an estimate."""
+    cycles = sum(float(program.report.get("estimated_cycles", 0)) for program in programs)
+    if report["latency_us"] is not None or machine is None or not cycles:
+        return
+    report["plan"] |= {
+        "estimated_cycles": round(cycles),
+        "estimated_dram_bytes": sum(int(program.report.get("estimated_dram_bytes", 0)) for program in programs),
+    }
+    report["latency_us"] = round(cycles / machine.clock_mhz, 3)

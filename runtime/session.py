@@ -12,12 +12,15 @@ import ml_dtypes
 import numpy as np
 
 from gadl.compiler.artifact.reader import ArtifactFile
-from gadl.compiler.diag import GadlError, diagnostic
+from gadl.compiler.diag import Diagnostic, GadlError, diagnostic
 
 try:
     import gadl.runtime._core as _core
 except ImportError as _error:
     raise GadlError.of("GADL-R003", str(_error)) from None
+
+from .devices import DEVICES, device_of_driver
+from .isolated import TIMEOUT_S, Remote
 
 Array = np.ndarray[Any, np.dtype[Any]]
 _NUMPY: dict[str, np.dtype[Any]] = {
@@ -60,19 +63,33 @@ class TensorSpec:
 class Session:
     """Runs one artefact. One thread at a time; several sessions of one file run in parallel.
 
-    Memory is taken when the session is made; `run` only copies inputs and outputs.
+    Memory is taken when the session is made; `run` only copies inputs and outputs. A device of `devices.DEVICES` runs in a
+    process of its own.
     """
 
-    def __init__(self, path: Path | str, device: str | None = None, *, check: bool = True) -> None:
-        """`check`: the simulator looks for races. Raises `GadlError` (GADL-A… for the file, GADL-R… for the device)."""
+    _model: _core.Model | Remote
+    _context: _core.Context | Remote
+
+    def __init__(self, path: Path | str, device: str | None = None, *, check: bool = True, timeout_s: float = TIMEOUT_S) -> None:
+        """`check`: the simulator looks for races. `timeout_s`: the longest that a process of its own may take for one answer.
+
+        Raises `GadlError` (GADL-A… for the file, GADL-R… for the device).
+        """
         file = ArtifactFile.open(path)
         self.manifest = file.manifest
         driver = str(self.manifest.get("driver", "host"))
-        if device not in (None, driver) and not (device == "sim" and driver == "host"):
+        if file.programs and not _core.has_driver(driver):
+            raise GadlError.of("GADL-R017", path, driver=driver)
+        apart = DEVICES.get(device or "")
+        if (apart.driver if apart else device) not in (None, driver) and not (device == "sim" and driver == "host"):
             raise GadlError.of("GADL-R002", path, device=device, driver=driver)
         try:
-            self._model = _core.Model(str(path))
-            self._context = _core.Context(self._model, skip_checks=not check, driver=device)
+            if apart is None:
+                model = _core.Model(str(path))
+                self._model, self._context = model, _core.Context(model, skip_checks=not check, driver=device)
+            else:
+                GadlError.raise_if(filter(None, [apart.missing()]))
+                self._model = self._context = Remote(path, apart, check=check, timeout_s=timeout_s)
         except _core.RuntimeFailure as error:
             # A file that is at fault is no failure of the device.
             code = "GADL-A001" if error.status == _core.ERROR_FORMAT else "GADL-R001"
@@ -169,6 +186,14 @@ def _problem(given: Any, spec: TensorSpec) -> str:
 
 def _spec(found: Mapping[str, Any]) -> TensorSpec:
     return TensorSpec(found["name"], found["dtype"], tuple(found["shape"]), tuple(found["scales"]), found["zero_point"], found["channels_last"])
+
+
+def device_for(driver: str) -> tuple[str | None, Diagnostic | None]:
+    """What `Session` is to be given for a driver's artefacts on this machine, and why they cannot run here (None: they can)."""
+    if not _core.has_driver(driver):
+        return None, diagnostic("GADL-R017", driver=driver)
+    apart = device_of_driver(driver)
+    return (None, None) if apart is None else (apart.name, apart.missing())
 
 
 def load(path: Path | str, device: str | None = None) -> Session:

@@ -120,7 +120,7 @@ def _unflatten(
 
 #: What a program's report may hold: sums over all programs, but the largest `sram_peak_bytes`. `lb0_cycles` is a limit that no
 #: run can beat, `lbgeo_cycles` the least that this machine's geometry allows, `dram_bound_bytes` the least traffic.
-#: `weights_raw_bytes` are the constants that a program loads, `weights_compressed_bytes` what they take as they are stored.
+#: A target whose driver counts nothing gives `estimated_cycles` and `estimated_dram_bytes` besides. `weights_raw_bytes` are the constants that a program loads, `weights_compressed_bytes` what they take as they are stored.
 REPORTED = (
     "macs", "lb0_cycles", "lbgeo_cycles", "dram_bound_bytes", "steps", "sram_peak_bytes", "weights_raw_bytes", "weights_compressed_bytes",
 )  # fmt: skip
@@ -241,6 +241,10 @@ class Target:
     precisions: tuple[str, ...] = ("float",)
     #: What a runtime must have to run the artefacts.
     features: Feature = Feature.NONE
+    #: How files are named that hold a program in the target's own container; `rename` gives such a program the names of the model's
+    #: inputs and outputs, and of the model.
+    native_suffix: str = ""
+    rename: Callable[[bytes, Sequence[str], Sequence[str], str], bytes] | None = None
     #: A program as text, for `gadl inspect --asm`.
     disassemble: Callable[[bytes], str] | None = None
     #: A program's layers and memory, and a run of it step by step, for reports; `ValueError` when the program is damaged.

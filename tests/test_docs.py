@@ -17,7 +17,7 @@ from gadl.compiler.cli.gadlc import main as gadlc_command
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 #: Options of other programs.
-FOREIGN = {"--build", "--preset", "--install", "--prefix", "--cflags", "--libs", "--static", "--target", "--out"}
+FOREIGN = {"--build", "--preset", "--install", "--prefix", "--cflags", "--libs", "--static", "--target", "--out", "--allow-shlib-undefined"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
@@ -35,7 +35,8 @@ def test_paths_exist(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_options_exist(page: Path) -> None:
     assert isinstance(gadl_command, click.Group)
-    commands = [gadlc_command, gadl_command, *gadl_command.commands.values()]
+    groups = [c for c in gadl_command.commands.values() if isinstance(c, click.Group)]
+    commands = [gadlc_command, gadl_command, *gadl_command.commands.values(), *(c for group in groups for c in group.commands.values())]
     scripts = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "benchmarks").glob("*.py"))
     known = {o for c in commands for p in c.params for o in p.opts} | set(re.findall(r'add_argument\("(--[^"]+)"', scripts)) | FOREIGN
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", page.read_text(encoding="utf-8"))) <= known
@@ -49,6 +50,14 @@ def test_the_chinese_readme_has_the_same_commands_and_links() -> None:
 
     assert code(english) == code(chinese)
     assert re.findall(r"\]\((docs/[^)]+)\)", english) == re.findall(r"\]\((docs/[^)]+)\)", chinese)
+
+
+def test_the_chinese_page_of_the_board_has_the_same_commands_and_links() -> None:
+    english, chinese = ((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("board-cv18xx.md", "board-cv18xx.zh-CN.md"))
+    blocks = [[re.sub(r"\s*#.*", "", block) for block in re.findall(r"```.*?```", text, re.S)] for text in (english, chinese)]
+    assert blocks[0] == blocks[1] and blocks[0]
+    assert re.findall(r"\]\(([^)]+)\)", english) == re.findall(r"\]\(([^)]+)\)", chinese)
+    assert [line.count("#") for line in english.splitlines() if line.startswith("#")] == [line.count("#") for line in chinese.splitlines() if line.startswith("#")]
 
 
 def test_the_pass_of_the_page_works(monkeypatch: pytest.MonkeyPatch) -> None:

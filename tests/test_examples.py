@@ -57,6 +57,24 @@ def test_the_cpp_example_builds_with_pkg_config_and_runs(prefix: Path, tmp_path:
     assert "input x: 432 bytes" in said and "device cycles" in said
 
 
+def test_the_application_for_the_board_runs_a_container(tmp_path: Path) -> None:
+    """With a stand-in for the vendor's runtime, and against our declarations of it."""
+    application, declarations = ROOT / "examples" / "board" / "cv18xx" / "run_cvimodel.c", ROOT / "csrc" / "drivers" / "cvi"
+    sh("cc", "-shared", "-fPIC", ROOT / "csrc" / "tests" / "cvi_standin.c", "-o", tmp_path / "libcviruntime.so")
+    flags = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", f"-I{declarations}")
+    sh("cc", *flags, application, f"-L{tmp_path}", "-lcviruntime", f"-Wl,-rpath,{tmp_path}", "-o", tmp_path / "run_cvimodel")
+    data = np.random.default_rng(0).integers(-128, 128, 256).astype(np.int8)
+    data.tofile(tmp_path / "x.bin")
+    container = ROOT / "tests" / "data" / "copy_cv181x.cvimodel"
+    said = sh(tmp_path / "run_cvimodel", "-n", 5, "-o", tmp_path, container, tmp_path / "x.bin")
+    assert (tmp_path / "0.bin").read_bytes() == data.tobytes()
+    assert "input 0 x: int8[1,1,16,16] 256 bytes, qscale 0.5" in said and f"y: min {data.min() / 2:g} max {data.max() / 2:g}" in said
+    assert f"[{int(data.argmax())}]={data.max() / 2:g}" in said and "5 runs: min" in said
+    (tmp_path / "short.bin").write_bytes(b"123")
+    for arguments in ((container, tmp_path / "short.bin"), (MODEL,), (tmp_path / "nowhere",)):
+        assert subprocess.run([tmp_path / "run_cvimodel", *arguments], capture_output=True).returncode == 1
+
+
 def test_the_example_of_a_driver_conforms(prefix: Path, tmp_path: Path) -> None:
     library = next(p.parent for p in prefix.rglob("libgadl.so"))
     (tmp_path / "copy.loop").write_bytes(b"LOOP" + (256).to_bytes(4, "little"))

@@ -16,7 +16,8 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text as RichText
 
-from gadl.compiler.diag import Diagnostic, ExitCode, GadlError, Language, Severity, diagnostic, render
+from gadl.compiler.diag import Diagnostic, ExitCode, GadlError, Language, Severity, current_language, diagnostic, render
+from gadl.compiler.diag.catalog import Text
 from gadl.compiler.diag.render import set_language
 from gadl.compiler.ir.types import Array
 
@@ -39,6 +40,8 @@ def command(function: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--debug", is_flag=True, help="Show tracebacks / 显示调用栈")
     @functools.wraps(function)
     def run(*args: Any, lang: str | None, debug: bool, **kwargs: Any) -> None:
+        if click.get_current_context().invoked_subcommand is not None:
+            return  # of a group: its command comes next
         set_language(Language(lang) if lang else None)
         try:
             code = function(*args, **kwargs)
@@ -60,6 +63,25 @@ def command(function: Callable[..., Any]) -> Callable[..., Any]:
         sys.exit(int(code or ExitCode.OK))
 
     return run
+
+
+def on_device(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--device` and `--timeout`."""
+
+    @click.option("--device", help="Device [default: the artefact's]; cvi-cmodel for the CV18xx vendor's functional model")
+    @click.option("--timeout", type=click.FloatRange(0.1), default=600.0, show_default=True, help="Seconds for one answer of a device in a process of its own")
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return run
+
+
+def say(text: Text | None) -> str:
+    """A text in the language of messages."""
+    if text is None:
+        return ""
+    return text.zh if current_language() is Language.ZH else text.en
 
 
 def parse_shapes(values: tuple[str, ...]) -> dict[str, tuple[int, ...]]:

@@ -17,11 +17,13 @@ import numpy as np
 from rich.console import Console
 
 from gadl.compiler.artifact.reader import ArtifactFile
-from gadl.compiler.diag import ExitCode, GadlError, Language, current_language
-from gadl.compiler.diag.catalog import Text, entries, entry
+from gadl.compiler.diag import ExitCode, GadlError
+from gadl.compiler.diag.catalog import entries, entry
 
 from . import cvimodel
-from .common import command, load_arrays, save_arrays
+from .common import command, load_arrays, on_device, save_arrays, say
+from .profile import profile
+from .targets import device_states, targets
 
 #: Width of the columns of `inspect --plan` beside the layers' names.
 OTHER_COLUMNS = 108
@@ -33,24 +35,22 @@ def main() -> None:
     """Work with compiled models. / 处理编译后的模型。"""
 
 
-def _say(text: Text | None) -> str:
-    if text is None:
-        return ""
-    return text.zh if current_language() is Language.ZH else text.en
+main.add_command(targets)
+main.add_command(profile)
 
 
 @main.command()
 @click.argument("artifact", type=click.Path(path_type=Path))
 @click.option("--input", "source", type=click.Path(path_type=Path), required=True, help=".npz with one array per input")
 @click.option("--output", "target", type=click.Path(path_type=Path), help=".npz to write")
-@click.option("--device", help="Device [default: the artefact's]")
 @click.option("--raw", is_flag=True, help="Integers instead of floats")
+@on_device
 @command
-def run(artifact: Path, source: Path, target: Path | None, device: str | None, raw: bool) -> int:
+def run(artifact: Path, source: Path, target: Path | None, raw: bool, device: str | None, timeout: float) -> int:
     """Run ARTIFACT once. / 运行一次。"""
-    from gadl.runtime.session import Session
+    from gadl.compiler.session import open_session
 
-    session = Session(artifact, device)
+    session = open_session(artifact, device, timeout_s=timeout)
     results = session.run(load_arrays(source), raw=raw)
     if target is not None:
         save_arrays(target, results)
@@ -65,12 +65,13 @@ def run(artifact: Path, source: Path, target: Path | None, device: str | None, r
 @click.option("--runs", default=10, show_default=True)
 @click.option("--warmup", default=1, show_default=True)
 @click.option("--json", "as_json", is_flag=True)
+@on_device
 @command
-def bench(artifact: Path, source: Path | None, runs: int, warmup: int, as_json: bool) -> int:
+def bench(artifact: Path, source: Path | None, runs: int, warmup: int, as_json: bool, device: str | None, timeout: float) -> int:
     """Time ARTIFACT: wall clock of this machine, cycles of a simulated device. / 测量时延。"""
-    from gadl.runtime.session import Session
+    from gadl.compiler.session import open_session
 
-    session = Session(artifact, check=False)
+    session = open_session(artifact, device, check=False, timeout_s=timeout)
     rng = np.random.default_rng(0)
     feeds = load_arrays(source) if source else {s.name: rng.standard_normal(s.shape).astype(s.numpy) for s in session.inputs}
     for _ in range(warmup):
@@ -84,7 +85,7 @@ def bench(artifact: Path, source: Path | None, runs: int, warmup: int, as_json: 
     p90, p99 = (times[min(len(times) - 1, int(len(times) * q))] for q in (0.9, 0.99))
     result: dict[str, Any] = {
         "runs": len(times), "p50_ms": statistics.median(times), "p90_ms": p90, "p99_ms": p99,
-        "device": session.manifest.get("driver"), **session.counters,
+        "device": device or session.manifest.get("driver"), **session.counters,
     }  # fmt: skip
     clock = session.manifest.get("clock_mhz")
     if clock and result["cycles"]:
@@ -152,24 +153,6 @@ def _inspect_plan(file: ArtifactFile, as_json: bool) -> int:
 
 
 @main.command()
-@click.option("--ops", is_flag=True, help="The constraints of each target")
-@command
-def targets(ops: bool) -> int:
-    """List the targets. / 列出目标设备。"""
-    from gadl.compiler.registry import targets as known
-
-    for target in known().values():
-        machines = f"  [{', '.join(target.machines)}]" if target.machines else ""
-        click.echo(f"{target.name:<8} {_say(target.summary)} ({_say(target.status)}){machines}")
-        if ops:
-            for name in sorted(target.device_ops):
-                click.echo(f"    {name}")
-            for row in target.constraints.rows:
-                click.echo(f"    not on the device: {', '.join(row.ops) or 'any op'}: {_say(row.reason)}")
-    return ExitCode.OK
-
-
-@main.command()
 @command
 def doctor() -> int:
     """Check this installation. / 检查安装。"""
@@ -188,6 +171,8 @@ def doctor() -> int:
         except (ImportError, GadlError) as error:
             state, healthy = f"missing: {error}", False
         click.echo(f"{module:<22} {state}")
+    for name, state in device_states():
+        click.echo(f"{name:<22} {state}")
     return ExitCode.OK if healthy else ExitCode.GATE_FAILED
 
 
@@ -198,7 +183,7 @@ def explain(code: str | None) -> int:
     """Explain a message code, or list all. / 解释消息代码。"""
     if code is None:
         for item in entries():
-            click.echo(f"{item.code}  {_say(item.what)}")
+            click.echo(f"{item.code}  {say(item.what)}")
         return ExitCode.OK
     try:
         found = entry(code.upper())
@@ -206,7 +191,7 @@ def explain(code: str | None) -> int:
         raise GadlError.of("GADL-U003", name=code) from None
     for label, text in (("", found.what), ("why: ", found.why), ("now: ", found.now), ("fix: ", found.fix), ("", found.explain)):
         if text is not None:
-            click.echo(f"{label}{_say(text)}")
+            click.echo(f"{label}{say(text)}")
     return ExitCode.OK
 
 
@@ -215,8 +200,9 @@ def explain(code: str | None) -> int:
 @click.argument("artifact", type=click.Path(path_type=Path))
 @click.option("--input", "source", type=click.Path(path_type=Path), required=True, help=".npz with one array per input")
 @click.option("--json", "as_json", is_flag=True)
+@on_device
 @command
-def compare(model: Path, artifact: Path, source: Path, as_json: bool) -> int:
+def compare(model: Path, artifact: Path, source: Path, as_json: bool, device: str | None, timeout: float) -> int:
     """Compare MODEL in float with ARTIFACT, layer by layer. / 逐层比较浮点模型与产物。
 
     ARTIFACT must be compiled with --keep-tensors. Every tensor of integer type is also recomputed by the interpreter from
@@ -224,14 +210,14 @@ def compare(model: Path, artifact: Path, source: Path, as_json: bool) -> int:
     """
     from gadl.compiler.compare import compare_layers
 
-    rows, differing = compare_layers(model, artifact, load_arrays(source))
+    rows, differing = compare_layers(model, artifact, load_arrays(source), device, timeout)
     if as_json:
         click.echo(json.dumps({"layers": [r.__dict__ for r in rows], "differing_elements": differing}, indent=1))
     else:
         click.echo(f"{'tensor':<44} {'SQNR dB':>8} {'cosine':>8} {'max abs':>10}")
         for row in rows:
             click.echo(f"{row.name[:44]:<44} {row.sqnr_db:>8.1f} {row.cosine:>8.5f} {row.max_abs:>10.4g}")
-        click.echo(f"simulator against interpreter: {differing} elements differ")
+        click.echo(f"device against interpreter: {differing} elements differ")
     return ExitCode.OK if differing == 0 else ExitCode.GATE_FAILED
 
 

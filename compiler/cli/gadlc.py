@@ -18,6 +18,7 @@ from gadl.compiler.ir.passes import StopAfter
 from gadl.compiler.ir.printer import print_graph
 from gadl.compiler.registry import target
 from gadl.compiler.tune.budget import DEFAULT
+from gadl.passes.quant.observers import ObserverKind
 
 from .common import command, parse_shapes, show
 from .progress import Work
@@ -35,7 +36,7 @@ from .progress import Work
 @click.option("--layout", type=click.Choice([x.value for x in ImageLayout]), default="auto", help="Axis order of image inputs")
 @click.option("--color", type=click.Choice([x.value for x in Color]), default="rgb", help="Channel order of image inputs")
 @click.option("--precision", default="", help="int8 | int16 | fp16 | float")
-@click.option("--observer", type=click.Choice(["minmax", "percentile"]), default="minmax", show_default=True)
+@click.option("--observer", type=click.Choice([x.value for x in ObserverKind]), help="default: the target's")
 @click.option("--percentile", type=float, default=99.99, show_default=True)
 @click.option("--shape", "shapes", multiple=True, help="Fix a dynamic input: name:1,3,224,224")
 @click.option("--strict-placement", is_flag=True, help="Fail when an op would run on the host")
@@ -150,6 +151,14 @@ def summary(artifact: Artifact, report: Path | None = None) -> Iterator[str]:
         limit = say(f"({share} of the physical limit), MAC {used}", f"（达到物理极限的 {share}），MAC 利用率 {used}")
         yield line(say("cycles", "周期"), f"{plan['cycles']:,} {limit}")
         yield line(say("latency", "时延"), f"{r['latency_us'] / 1000:.3f} ms ({status})")
+    elif plan.get("estimated_cycles"):
+        moved = f"{plan['estimated_dram_bytes'] / 1e6:.2f} MB"
+        ratio = f"{plan['estimated_dram_bytes'] / max(1, plan['dram_bound_bytes']):.2f}"
+        yield line("DRAM", say(f"{moved} / inference ({ratio} × least)", f"每次推理 {moved}（下限的 {ratio} 倍）"))
+        share = f"{100 * plan['lbgeo_cycles'] / plan['estimated_cycles']:.1f} %"
+        limit = say(f"estimated ({share} of the physical limit)", f"估计值（达到物理极限的 {share}）")
+        yield line(say("cycles", "周期"), f"{plan['estimated_cycles']:,} {limit}")
+        yield line(say("latency", "时延"), f"{r['latency_us'] / 1000:.3f} ms ({say('estimated', '估计值')})")
     tuned = r.get("tune")
     if tuned and "measured" in tuned:
         before, after = tuned["default_cycles"], tuned["best_cycles"]
@@ -159,7 +168,9 @@ def summary(artifact: Artifact, report: Path | None = None) -> Iterator[str]:
     if tuned:
         yield line(say("log", "日志"), tuned["log"])
     check = r.get("self_check")
-    if check:
+    if check and check["equal"] is None:
+        yield line(say("check", "自检"), say(f"not run: {check['not_run']}", f"未运行：{check['not_run']}"))
+    elif check:
         worst = f"{check['max_relative_difference']:.1e}"
         equal = say("device = interpreter, 0 bits differ", "设备与解释器逐位一致")
         yield line(say("check", "自检"), equal if check["equal"] else say(f"max difference {worst}", f"最大相对误差 {worst}"))

@@ -49,6 +49,11 @@ def _plain(value: object) -> object:
     return ", ".join(str(v) for v in value) if isinstance(value, (list, tuple, set)) else value
 
 
+def headline(item: Diagnostic) -> str:
+    """What happened, alone."""
+    return text(entry(item.code).what, current_language(), item.values)
+
+
 def render(item: Diagnostic, language: Language | None = None) -> str:
     """The message as people read it, without colour."""
     chosen = language or current_language()

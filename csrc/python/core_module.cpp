@@ -7,6 +7,7 @@
 #include <cstring>
 #include <optional>
 
+#include "gadl/driver.h"
 #include "gadl/gadl.hpp"
 
 namespace py = pybind11;
@@ -99,6 +100,7 @@ PYBIND11_MODULE(_core, m) {
   m.doc() = "The OpenGADL runtime.";
   register_failure(m);
   m.def("version", &gadl_version);
+  m.def("has_driver", [](const std::string& name) { return gadl_find_driver(name.c_str()) != nullptr; });
   py::class_<gadl::Model, std::shared_ptr<gadl::Model>>(m, "Model")
       .def(py::init<const std::string&>())
       .def("inputs", [](const gadl::Model& m) { return describe_all(m, m.input_count(), &gadl::Model::input); })
@@ -107,7 +109,7 @@ PYBIND11_MODULE(_core, m) {
       .def("context_bytes", [](const gadl::Model& model) { return model.context_bytes(); });
   py::class_<RunContext>(m, "Context")
       .def(py::init<std::shared_ptr<gadl::Model>, bool, const std::optional<std::string>&>(), py::arg("model"), py::arg("skip_checks") = false,
-           py::arg("driver") = py::none())
+           py::arg("driver") = py::none(), py::call_guard<py::gil_scoped_release>())
       .def("set_input", &RunContext::set_input)
       .def("run", &RunContext::run)
       .def("output", &RunContext::output)

@@ -11,7 +11,7 @@ all places are searched for together: both for a stretch of the program at whose
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from gadl.passes.memory.search import Item, lower_bound, search
@@ -155,8 +155,8 @@ def _occupy(map_: list[_Span], start: int, end: int, last: int) -> list[_Span]:
     return result
 
 
-def peak_use(program: Program, memory: str) -> int:
-    """The largest sum of sizes of a memory's buffers alive at one step."""
+def peak_use(program: Program, memory: str, without: Set[int] = frozenset()) -> int:
+    """The largest sum of sizes of a memory's buffers alive at one step, `without` some (by `id`)."""
     spans = program.lifetimes()
-    used = [(b.size, spans[id(b)]) for b in program.buffers if b.memory == memory and id(b) in spans]
+    used = [(b.size, spans[id(b)]) for b in program.buffers if b.memory == memory and id(b) in spans and id(b) not in without]
     return lower_bound([Item(first, last + 1, size) for size, (first, last) in used])

@@ -82,7 +82,7 @@ class Ways:
     `resident`; elsewhere `piece` bytes of them at a time. `shared`: where all happens in one iteration, a kept result takes the
     place of an operand that it is as large as. `over`: the result goes over an operand, which nobody reads afterwards.
     `seen`: another look at values in memory, which takes no time and no room. `together`: `resident` constants come as one, and
-    nothing starts before they are there.
+    nothing starts before they are there. `sliced`: some channels at a time.
     """
 
     first: int
@@ -99,6 +99,7 @@ class Ways:
     over: Over | None = None
     seen: frozenset[int] = frozenset()
     together: bool = False
+    sliced: bool = False
 
 
 def advance(
@@ -135,7 +136,7 @@ def advance(
 class Cut:
     """A group that was chosen: layers `[first, end)`, iterations, the results that stay on chip, and if one goes over an operand.
 
-    `streamed`: constants come in pieces, in every iteration again.
+    `streamed`: constants come in pieces, in every iteration again; `sliced`: some channels at a time.
     """
 
     first: int
@@ -144,6 +145,7 @@ class Cut:
     kept: frozenset[int]
     over: Over | None = None
     streamed: bool = False
+    sliced: bool = False
 
 
 @dataclass(frozen=True)
@@ -172,6 +174,14 @@ class _Bucket:
     bare: list[np.ndarray[tuple[int, ...], np.dtype[np.bool_]]] = field(default_factory=list)
 
 
+class Uncovered(ValueError):
+    """No sequence of groups covers all layers; none goes beyond `layer`."""
+
+    def __init__(self, layer: int) -> None:
+        super().__init__("no sequence of groups covers all layers")
+        self.layer = layer
+
+
 class CutSearch:
     """The search. `ways(first)` gives every group that starts at a layer.
 
@@ -188,7 +198,7 @@ class CutSearch:
         self.behind = np.concatenate([np.cumsum(constants[::-1])[::-1], [0]]).astype(float)
 
     def run(self) -> list[Cut]:
-        """The groups of least time; `ValueError` where no sequence of groups covers all layers."""
+        """The groups of least time; `Uncovered` where no sequence of groups covers all layers."""
         buckets = [_Bucket() for _ in range(self.count + 1)]
         labels = [_Label(0.0, 0.0, frozenset())]
         for at in range(self.count):
@@ -199,7 +209,7 @@ class CutSearch:
                     self._follow(ways, labels, buckets[ways.end])
         found = self._best(buckets[self.count]) if self.count else labels
         if not found:
-            raise ValueError("no sequence of groups covers all layers")
+            raise Uncovered(max(at for at in range(self.count) if at == 0 or buckets[at].time))
         label: _Label | None = min(found, key=lambda item: item.time)
         cuts: list[Cut] = []
         while label is not None and label.cut is not None:
@@ -279,7 +289,7 @@ class CutSearch:
                 continue
             most[alive] = float(stock[index])
             streamed = bool(ways.parts[way] > 0 and not ways.resident[way] and ways.constants)
-            cut = Cut(ways.first, ways.end, 0 if ways.seen else int(ways.parts[way]), kept, ways.over, streamed)
+            cut = Cut(ways.first, ways.end, 0 if ways.seen else int(ways.parts[way]), kept, ways.over, streamed, ways.sliced)
             roomy = labels[row].roomy
             if ways.over is not None and kept:
                 roomy = ways.over.result, self._place(ways.over, labels[row])

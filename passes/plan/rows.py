@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -68,10 +69,12 @@ class RowFlow:
     """The schedule of a group.
 
     `heights` gives the rows of every value that a layer of the group makes or reads. Where layers lag, there are more iterations by
-    the largest lag.
+    the largest lag. `units`: values whose rows come in multiples of so many, as far as readers leave that open.
     """
 
-    def __init__(self, layers: Sequence[RowLayer], heights: Mapping[int, int], iterations: int) -> None:
+    def __init__(
+        self, layers: Sequence[RowLayer], heights: Mapping[int, int], iterations: int, units: Mapping[int, int] = MappingProxyType({})
+    ) -> None:
         lags = max((layer.lag for layer in layers), default=0) if iterations > 1 else 0
         self.layers, self.heights, self.iterations = layers, heights, iterations + lags
         self._needed: dict[int, Ints] = {}
@@ -80,6 +83,8 @@ class RowFlow:
         self.upto: dict[int, Ints] = {
             layer.result: heights[layer.result] * np.clip(steps - min(layer.lag, lags), 0, iterations) // iterations for layer in layers
         }
+        for value, unit in units.items():
+            self.upto[value] = np.minimum(-(-self.upto[value] // unit) * unit, heights[value])
         for layer in reversed(layers):
             made = self.upto[layer.result]
             for value, rows in layer.reads:

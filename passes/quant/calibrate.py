@@ -31,12 +31,14 @@ def calibrate(
 ) -> dict[str, Range]:
     """Run `graph` on every sample and observe its real tensors.
 
-    `observer` makes one observer per tensor; `run` may be any faster executor; `progress` hears the number of samples done.
+    `observer` makes one observer per tensor, but a tensor that the graph returns keeps its extremes, for the largest of its
+    elements may be all that its reader wants; `run` may be any faster executor; `progress` hears the number of samples done.
     Returns the range of each value by name (constants excluded). Raises `GADL-Q010` without a sample and where a tensor
     took infinite values or NaN.
     """
     watched = [v.name for v in graph.values() if v.dtype.is_float and not v.is_constant]
-    observers = {name: observer() for name in watched}
+    returned = {v.name for v in graph.outputs}
+    observers = {name: MinMax() if name in returned else observer() for name in watched}
     count = 0
     for sample in feeds:
         values = run(graph, sample)

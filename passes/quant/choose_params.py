@@ -3,18 +3,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from gadl.compiler.diag import GadlError
-from gadl.compiler.ir.graph import Graph, Value
+from gadl.compiler.ir.graph import Graph, Op, Value
 from gadl.compiler.ir.types import DType, QuantParams
 
-from .norms import OVER_LAST_AXIS, no_integer_form
-from .observers import Range
 from .fit_means import fit_means
 from .fit_sums import fit_sums
+from .norms import OVER_LAST_AXIS, no_integer_form
+from .observers import Range
 from .ratios import SharedScales, raise_scales
 from .specs import SHARED_SCALE, QuantRules, QuantSpec
 from .tables import table_source
@@ -36,6 +37,11 @@ def params_of_range(found: Range, spec: QuantSpec) -> QuantParams:
     scale = float(np.float32(_extent(found.high - found.low) / (high - low)))
     zero = int(np.clip(np.rint(low - found.low / scale), low, high))
     return QuantParams((scale,), zero)
+
+
+def _width(found: Range, spec: QuantSpec) -> float:
+    """What the integers of a type must span to hold a range."""
+    return 2 * max(-found.low, found.high) if spec.symmetric else found.high - found.low
 
 
 def _extent(size: float) -> float:
@@ -121,13 +127,11 @@ def choose_params(
         shares = op.name in SHARED_SCALE or op.name == "resize"
         if verdict[id(op)] or not shares or table_source(op) is not None:
             continue
-        whole = found[op.result.name]
+        width = _width(found[op.result.name], rules.activations)
         for value in op.inputs:
             if value.is_constant or not value.dtype.is_float:
                 continue
-            part = found[value.name]
-            width = whole.high - whole.low
-            if op.name != "concat" or part.high - part.low >= LEAST_SHARED_PART * width:
+            if op.name != "concat" or _width(found[value.name], rules.activations) >= LEAST_SHARED_PART * width:
                 groups.join(id(value), id(op.result))
     # Constants have a range of their own, unless one was chosen for them.
     fits = rules.only_shrinks or rules.sum_bits > 0
@@ -138,7 +142,11 @@ def choose_params(
     for value in values:
         root = groups.root(id(value))
         merged[root] = merged[root].union(found[value.name]) if root in merged else found[value.name]
-    chosen = {root: params_of_range(whole, rules.activations) for root, whole in merged.items()}
+    offset = replace(rules.activations, symmetric=False)
+    plain = _without_offset(graph, values, groups, rules, verdict)
+    chosen = {
+        root: params_of_range(whole, rules.activations if root in plain else offset) for root, whole in merged.items()
+    }
     scales = SharedScales({id(v): groups.root(id(v)) for v in values}, chosen)
     if fits:
         raise_scales(graph, scales, rules, verdict)
@@ -149,6 +157,27 @@ def choose_params(
             fit_means(graph, scales, rules, verdict)
             raise_scales(graph, scales, rules, verdict)
     return scales.by_value()
+
+
+def _without_offset(
+    graph: Graph, values: Sequence[Value], groups: _Groups, rules: QuantRules, verdict: Mapping[int, str]
+) -> set[int]:
+    """The groups that must have the zero point of the rules: all, or those with an op that knows no other.
+
+    Inputs and outputs have it too: whoever runs the model knows one scale.
+    """
+    if not rules.offset_operands:
+        return {groups.root(id(v)) for v in values}
+
+    def free(op: Op | None, among: frozenset[str]) -> bool:
+        shares = op is not None and (op.name in SHARED_SCALE or op.name == "resize" or op.name in among)
+        return op is None or bool(verdict[id(op)]) or shares or (table_source(op) is not None and rules.tables)
+
+    bound = {groups.root(id(v)) for v in (*graph.inputs, *graph.outputs)}
+    for value in values:
+        if value.is_constant or not free(value.producer, frozenset()) or not all(free(u, rules.offset_operands) for u in value.users):
+            bound.add(groups.root(id(value)))
+    return bound
 
 
 def range_of_constant(value: Value) -> Range:

@@ -128,7 +128,7 @@ class Conversion:
         if key not in self.recast:
             ratio, name = held.quant.scale[0] / quant.scale[0], f"{value.name}.rescaled"
             kind = TensorType(self.dtype, value.type.shape, quant)
-            if self.rules.only_shrinks and ratio > MOST_RATIO:
+            if self.rules.only_shrinks and (ratio > MOST_RATIO or held.quant.zero_point or quant.zero_point):
                 table = quantize_array(dequantize_array(self._codes(), held.quant), quant, self.dtype)
                 self.recast[key] = self.build("lut", held, table=table, result=name, type=kind)
             else:
@@ -346,7 +346,8 @@ class Conversion:
     def _check_accumulator(self, op: Op, weights: Array, axis: int, bias: Array) -> None:
         """Prove `sum |w| * reach + |bias| < 2^(bits - 1)` for every channel."""
         low, high = self.dtype.range
-        reach = -low if self.rules.activations.symmetric else high - low
+        zero = self._params(op.inputs[0]).zero_point
+        reach = max(high - zero, zero - low) if self.rules.activations.symmetric else high - low
         other = tuple(i for i in range(weights.ndim) if i != axis)
         sums = np.abs(weights.astype(np.int64)).sum(other) * reach
         worst = int(np.max(sums)) + int(np.max(np.abs(bias.astype(np.int64)), initial=0))

@@ -16,6 +16,7 @@ from gadl.compiler.ir.types import DType, QuantParams
 
 from .choose_params import choose_params, integer_ops, params_of_range, range_of_constant
 from .convert import Conversion, IntegerConstant
+from .equalize import equalize
 from .masks import cut_masks, keep_masking_sums
 from .norms import OVER_LAST_AXIS
 from .observers import Range
@@ -65,6 +66,9 @@ def rules_for(rules: QuantRules, precision: Precision) -> QuantRules:
 
 def quantize_graph(graph: Graph, ranges: Mapping[str, Range], rules: QuantRules) -> Quantized:
     """Quantise a float graph by measured ranges. Raises `GADL-Q002` (accumulators) and `GADL-Q003` (no range)."""
+    if rules.equalize:
+        graph = graph.clone()
+        ranges = equalize(graph, ranges, rules.equalize)
     verdict = keep_masking_sums(graph, ranges, rules, integer_ops(graph, rules))
     cut = cut_masks(graph, without_flat_tails(graph, ranges, rules, verdict), rules, verdict)
     params = choose_params(graph, cut, rules, verdict)

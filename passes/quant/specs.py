@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from gadl.compiler.ir.types import DType, Rounding
 
+from .observers import ObserverKind
+
 
 @dataclass(frozen=True)
 class QuantSpec:
@@ -32,6 +34,10 @@ class QuantRules:
     any bounds; otherwise only a lower bound of zero comes with it (a relu), and other bounds are an op of their own.
     `sum_bits`: 0 where `add` and `sub` rescale each operand by a wide multiplier; otherwise they multiply it by an integer of so
     many bits and shift the sum, half up (`passes/quant/sums.py`).
+    `offset_operands`: with symmetric activations, ops that take an operand with a zero point all the same. Tensors that only these,
+    tables and host ops read, and that only tables and `quantize` make, have one.
+    `equalize`: how far channels are brought towards one range before scales are chosen, as a power
+    (`passes/quant/equalize.py`); 0 leaves the model as it is. `observer`: how ranges are measured unless the user says.
     """
 
     activations: QuantSpec
@@ -51,6 +57,9 @@ class QuantRules:
     one_scale: frozenset[str] = frozenset()
     #: Softmax and normalisations that become simpler ops in front of calibration (`passes/canonicalize/decompose_rows.py`).
     decomposed: frozenset[str] = frozenset()
+    offset_operands: frozenset[str] = frozenset()
+    equalize: float = 0.0
+    observer: ObserverKind = ObserverKind.MIN_MAX
     #: Real range of an op's result that is known without calibration.
     fixed_ranges: dict[str, tuple[float, float]] = field(default_factory=lambda: {"sigmoid": (0.0, 1.0), "softmax": (0.0, 1.0)})
 

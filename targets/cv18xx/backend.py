@@ -9,7 +9,9 @@ from typing import Any
 
 from gadl.compiler.diag import GadlError
 from gadl.passes.memory.allocate import AllocationError, Reuse, allocate, peak_use
+from gadl.passes.plan.cuts import Uncovered
 from gadl.passes.plan.plan import Plan
+from gadl.passes.schedule.double_buffer import double_buffer
 from gadl.passes.schedule.synchronize import find_waits
 from gadl.targets.base import DeviceProgram, Segment
 from gadl.targets.profile import BufferFacts
@@ -22,10 +24,11 @@ from .cvimodel import Port, place_ports
 from .cvimodel import build as build_model
 from .descriptor import Command
 from .emit import commands_of, stream_of
-from .expand.context import LOCAL, SCRATCH, Expansion
+from .expand.context import LOCAL, SCRATCH, TDMA, Expansion
 from .expand.group import GroupExpansion
 from .expand.lone import expand_movement
 from .expand.product import expand_product
+from .expand.tiled import TiledConvolution
 from .grouping import LayerCosts
 from .in_place import chains_of
 from .isa import Engine
@@ -67,7 +70,12 @@ class CviBackend:
         plans: set[Plan] = set()
         costs = LayerCosts(self.chip, self.mb_per_s, layers)
         for share, price in DRAFTS:
-            chosen = Planner(costs, self.mb_per_s, int(self.chip.lane_bytes * share), price).plan(segment, groups)
+            budget = int(self.chip.lane_bytes * share)
+            try:
+                chosen = Planner(costs, self.mb_per_s, budget, price).plan(segment, groups)
+            except Uncovered as error:
+                problem = problem or AllocationError(LOCAL, budget + 1, budget, error.layer)
+                continue
             if chosen in plans:
                 continue
             plans.add(chosen)
@@ -116,8 +124,12 @@ class Build:
             members = [by_op[p.ops[0]] for p in group.layers]
             if group.iterations == 0:
                 (layer,) = members
-                self.context.op = layer.index
-                (expand_product if layer.op.name in PRODUCTS else expand_movement)(self.context, layer)
+                self.context.op, start = layer.index, len(self.context.program.steps)
+                if layer.op.name in ("conv", "conv_transpose"):
+                    TiledConvolution(self.context, layer, group.layers[0]).run()
+                    double_buffer(self.context.program, start, (TDMA,))
+                else:
+                    (expand_product if layer.op.name in PRODUCTS else expand_movement)(self.context, layer)
                 continue
             inside = {id(m.op) for m in members}
             kept = {id(m.result) for m, p in zip(members, group.layers) if p.kept}
@@ -180,9 +192,9 @@ class Build:
             "sram_peak_bytes": peak_use(program, LOCAL) * self.chip.lanes,
             "scratch_bytes": _end(program, SCRATCH),
             "layers": [layer.name for layer in self.layers],
-            "simulated_cycles": self.overlap_us * self.chip.mhz,
+            "estimated_cycles": self.overlap_us * self.chip.mhz,
+            "estimated_dram_bytes": self.ddr_bytes,
             "serial_us": self.serial_us,
-            "ddr_bytes": self.ddr_bytes,
         }
         debug = tuple((f"{layer.op.name} {layer.name}", str(layer.op.loc)) for layer in self.layers)
         return DeviceProgram(model.encode(), self.plan.to_json(), report, debug)

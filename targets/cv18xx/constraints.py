@@ -12,8 +12,19 @@ from gadl.compiler.ir.types import DType, Requant, Rounding
 from gadl.targets.base import ConstraintTable
 
 from .chip import Chip
-from .expand.resize import MOST_FACTOR, factors_of, power_of_two
-from .layers import ELEMENTWISE, PRODUCTS, REDUCTIONS, WEIGHTED, is_depthwise, is_row, row_reads_op, shape_of, window_of
+from .expand.resize import MOST_WEIGHT, factors_of, most_weight, power_of_two
+from .layers import (
+    ELEMENTWISE,
+    PRODUCTS,
+    REDUCTIONS,
+    WEIGHTED,
+    is_depthwise,
+    is_row,
+    row_reads_op,
+    shape_of,
+    window_of,
+    zero_point_of,
+)
 from .strides import MOVING
 
 CONSTRAINTS = ConstraintTable()
@@ -24,6 +35,8 @@ DEVICE_OPS = frozenset({
     "conv", "conv_transpose", "linear", "matmul", "add", "sub", "mul", "min", "max", "relu", "clamp", "lut", "requantize", "max_pool", "avg_pool",
     "reduce_sum", "reduce_mean", "reduce_max", "resize", "concat", "slice", "pad", "reshape", "transpose",
 })  # fmt: skip
+#: Ops that pass integers on as they are, or by a table.
+WITH_ZERO_POINTS = frozenset({"lut", "max_pool", "reduce_max", "min", "max", "resize", "concat", "slice", "pad", "reshape", "transpose"})
 _WINDOWED = (*WEIGHTED, "max_pool", "avg_pool")
 MOST_AXES, MOST_EXTENT, MOST_STRIDE, MOST_DILATION, MOST_INSERTED, MOST_PADDING = 16, 4063, 31, 15, 14, 15
 #: Pixels of a filter of ones.
@@ -48,9 +61,12 @@ def four_axes(op: Op, chip: Chip) -> bool:
 
 @constraint()
 def zero_points(op: Op, chip: Chip) -> bool:
-    """a tensor with a zero point: the chip's numbers are symmetric
-    张量带零点：该芯片的数值是对称的"""
-    return all(v.quant is None or v.quant.zero_point == 0 for v in (*op.results, *op.inputs))
+    """a tensor with a zero point that this op does not take: it reads or makes symmetric numbers
+    张量带零点，而该算子只读写对称数值"""
+    if op.name in WITH_ZERO_POINTS:
+        return True
+    reads = op.name in ("conv", "conv_transpose", "linear")
+    return not any(zero_point_of(v) for v in (*op.results, *(op.inputs[1:] if reads else op.inputs)))
 
 
 @constraint("conv", "conv_transpose", "linear")
@@ -121,8 +137,8 @@ def reduced_axes(op: Op, chip: Chip) -> bool:
 
 @constraint("resize")
 def resize_forms(op: Op, chip: Chip) -> bool:
-    """resizing other than by whole factors: nearest, or linear by 2, 4 or 8 between half-pixel centres
-    只支持整数倍缩放：最近邻，或以半像素中心线性插值 2、4、8 倍"""
+    """resizing other than by whole factors: nearest, or linear by powers of two between half-pixel centres (by 8 and more: one channel)
+    只支持整数倍缩放：最近邻，或以半像素中心线性插值 2 的幂倍（8 倍及以上仅限单通道）"""
     factors = factors_of(op)
     if factors is None:
         return False
@@ -133,7 +149,8 @@ def resize_forms(op: Op, chip: Chip) -> bool:
         )
     exact = op.attrs["requant"] is not None and is_power(op.attrs["requant"])
     half = op.attrs["coordinate"] in ("half_pixel", "pytorch_half_pixel")
-    return op.attrs["mode"] == "linear" and exact and half and all(f <= MOST_FACTOR and power_of_two(f) for f in factors)
+    small = most_weight(*factors) <= MOST_WEIGHT
+    return op.attrs["mode"] == "linear" and exact and half and all(map(power_of_two, factors)) and (small or op.result.shape[:2] == (1, 1))
 
 
 @constraint("slice")

@@ -68,6 +68,8 @@ class SectionKind(enum.IntEnum):
     X86_FUNCTION = 2
     ARM_FUNCTION = 3
     DMA_BUFFER = 4
+    #: Ours. The runtime loads sections of every kind that it knows, named by a routine or not, and passes over all others.
+    PRIVATE = 255
 
 
 class RoutineKind(enum.IntEnum):
@@ -86,7 +88,8 @@ class Shape:
 
 @dataclass(frozen=True)
 class Quant:
-    """float = integer * qscale; `kind`: 0 none, 1 bf16, 2 int8 symmetric."""
+    """`kind`: 0 none, 1 bf16, 2 int8 symmetric. Applications multiply by `qscale`: outputs to get floats from integers, inputs to
+    get integers from floats, so for inputs it is the reciprocal of the scale."""
 
     kind: int = slot(0, "B", 0)
     max: float = slot(1, "f", 0.0)
@@ -270,7 +273,7 @@ def decode(data: bytes, where: str = "<memory>") -> CviModel:
 
 @dataclass(frozen=True)
 class Port:
-    """An input or output: float = integer * `qscale`. `region` and `address` are where the commands find it."""
+    """An input or output: float = integer * `qscale` for both (`build` writes what applications expect). `region` and `address` are where the commands find it."""
 
     name: str
     shape: tuple[int, ...]
@@ -314,12 +317,13 @@ def build(
 ) -> CviModel:  # fmt: skip
     """A model of one program: the streams run one after the other; ports are placed (`place_ports`).
 
-    `extra` are sections that the runtime passes over.
+    `extra` are sections of `SectionKind.PRIVATE`.
     """
     tensors = []
     for number, port in enumerate((*inputs, *outputs)):
         shape = Shape(_four_axes(port.shape))
-        quant = Quant(kind=2 if port.dtype in (DataType.INT8, DataType.UINT8) else 0, qscale=port.qscale)
+        qscale = 1 / port.qscale if number < len(inputs) and port.qscale else port.qscale
+        quant = Quant(kind=2 if port.dtype in (DataType.INT8, DataType.UINT8) else 0, qscale=qscale)
         offset = port.region << _REGION_SHIFT | port.address
         tensors.append(Tensor(number, port.name, offset, int(port.dtype), shape, quant=quant, size=port.size_bytes))
     given, made = tuple(port.name for port in inputs), tuple(port.name for port in outputs)
@@ -331,7 +335,24 @@ def build(
     sections = (
         Section(SectionKind.WEIGHTS, "weights"),
         *(Section(SectionKind.COMMANDS, section) for section in names),
-        *(Section(SectionKind.DMA_BUFFER, section) for section in extra),
+        *(Section(SectionKind.PRIVATE, section) for section in extra),
     )
     model = Model(name=name, build_time=BUILD_TIME, programs=(program,), sections=sections, target=chip.name)
     return CviModel(chip.name, model, (weights, *streams, *extra.values()))
+
+
+def rename(data: bytes, inputs: Sequence[str], outputs: Sequence[str], name: str) -> bytes:
+    """A container of `build` whose ports and whose model have other names."""
+    found = decode(data)
+    (program,) = found.model.programs
+    names = dict(zip((*program.inputs, *program.outputs), (*inputs, *outputs), strict=True))
+
+    def renamed(old: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(names[item] for item in old)
+
+    program = replace(
+        program, inputs=renamed(program.inputs), outputs=renamed(program.outputs),
+        tensors=tuple(replace(tensor, name=names[tensor.name]) for tensor in program.tensors),
+        routines=tuple(replace(r, inputs=renamed(r.inputs), outputs=renamed(r.outputs)) for r in program.routines),
+    )  # fmt: skip
+    return replace(found, model=replace(found.model, name=name, programs=(program,))).encode()

@@ -12,19 +12,22 @@ from typing import Any
 
 import numpy as np
 
+from gadl.passes.memory.allocate import peak_use
 from gadl.passes.plan.cuts import Crossing, Over, Ways
 from gadl.passes.plan.plan import LayerPlan
 from gadl.passes.plan.rows import RowMap
 from gadl.passes.plan.tiling import Floats
+from gadl.passes.plan.tiling import Tile as TileChoice
 
 from .chip import Chip
-from .expand.context import Trial
-from .expand.group import kernel_of, takes_strides, tile_bytes
+from .expand.context import LOCAL, Trial
+from .expand.group import kernel_of, row_pitch, slice_channels, takes_strides, tile_bytes
 from .expand.kernel import Kernel, shape_or_raise
 from .in_place import way_in_place
-from .layers import Layer, row_reads
+from .layers import REDUCTIONS, Layer, is_depthwise, row_reads
 from .local import Span, Tile
 from .places import is_view
+from .tiles import best_tile
 
 #: Numbers of iterations that are tried.
 ITERATIONS = np.array([1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 160, 224, 320])
@@ -34,8 +37,8 @@ MOST_LAYERS, MOST_WAYS = 40, 12
 CHUNK_BYTES, CHUNKS = 4 << 10, 2
 #: Cycles that a copy within local memory takes beside its bytes.
 COPY_CYCLES, COPY_RATE = 38, 8
-#: Cycles that a layer outside any group counts.
-ALONE_CYCLES = 1e9
+#: Cycles that a layer outside any group counts, and those that have no other way.
+ALONE_CYCLES, MOVED = 1e9, frozenset({"linear", "matmul", "concat", "slice", "pad", "reshape", "transpose"})
 
 
 @dataclass(frozen=True)
@@ -57,9 +60,9 @@ class Operand:
         """Bytes in DDR."""
         return self.n * self.c * self.rows * self.w
 
-    def band(self, rows: Floats | float) -> Floats:
+    def band(self, rows: Floats | float, pitch: int = 0) -> Floats:
         """Lane bytes of a tile."""
-        plane = np.ceil(np.asarray(rows) * self.w / 16) * 16
+        plane = np.ceil(np.asarray(rows) * (pitch or self.w) / 16) * 16
         return np.asarray(self.spare * self.n * -(-self.c // self.lanes) * plane, np.float64)
 
     @property
@@ -123,6 +126,8 @@ class LayerCosts:
             place = np.arange(shape.h) * (x.h / shape.h)
             beyond = float((rows_of.high - place).max()) - x.h / shape.h
             before = float((place - rows_of.low).max())
+            if layer.op.name in REDUCTIONS:
+                beyond = float(x.h)  # all rows are there at once
             operands.append(Operand(id(value), x.n, x.c, x.w, x.h, lanes, max(0.0, beyond), max(0.0, before)))
         spare = tile_bytes(layer, lanes, shape.h) / Tile.size(lanes, shape.n, shape.c, shape.h, shape.w)
         result = Operand(id(layer.result), shape.n, shape.c, shape.w, shape.h, lanes, spare=spare)
@@ -177,9 +182,9 @@ class LayerCosts:
         self.trial.clear()
         kernel = kernel_of(self.trial, kernel.layer, kernel.plan)
         kernel.rows(made, sources, target)
-        constant = {id(b) for b in self.trial.loaded}
-        inside = sum(b.size for b in self.trial.program.buffers if b.memory == "local" and id(b) not in own | constant)
-        found = float(self.trial.cycles), inside, sum(b.size for b in self.trial.loaded)
+        loaded = [] if kernel.passing else self.trial.loaded
+        inside = peak_use(self.trial.program, LOCAL, own | {id(b) for b in loaded})
+        found = float(self.trial.cycles), inside, sum(b.size for b in loaded)
         self.trial.clear()
         self._known[key] = found
         return found
@@ -190,7 +195,9 @@ class GroupCosts:
     reads. Without `groups`, layers run from memory to memory.
     """
 
-    def __init__(self, costs: LayerCosts, returned: set[int], budget: int, groups: bool = True) -> None:
+    def __init__(self, costs: LayerCosts, returned: set[int], budget: int, rate: float, price: float, groups: bool = True) -> None:
+        self.rate, self.price = rate, price
+        self._tiles: dict[int, TileChoice | None] = {}
         self.most = MOST_LAYERS if groups else 1
         self.costs, self.chip, self.layers, self.facts = costs, costs.chip, costs.layers, costs.facts
         self.returned, self.budget = returned, budget
@@ -205,7 +212,7 @@ class GroupCosts:
             and all(self._reads_rows(user) for user in layer.result.users)
         }  # fmt: skip
         self.constants = [0 if f is None else f.constants for f in self.facts]
-        self._found: list[list[Ways]] = [[self._alone(index)] for index in range(len(layers))]
+        self._found: list[list[Ways]] = [list(self._alone(index)) for index in range(len(layers))]
         for end in range(1, len(layers) + 1):
             for ways in self._groups(end):
                 self._found[ways.first].append(ways)
@@ -214,6 +221,15 @@ class GroupCosts:
         """Every group that starts at a layer."""
         return self._found[first]
 
+    def tile(self, index: int) -> TileChoice | None:
+        """The tile of a dense convolution from memory to memory; None where it has none."""
+        layer = self.layers[index]
+        if layer.op.name not in ("conv", "conv_transpose") or is_depthwise(layer.op) or self.facts[index] is None:
+            return None
+        if index not in self._tiles:
+            self._tiles[index] = best_tile(layer, self.chip, self.budget, self.rate, self.price)
+        return self._tiles[index]
+
     def chunk(self, index: int) -> int:
         """Output channels whose constants are loaded at a time where all rows run at once; 0: all."""
         return self.costs.chunk(self.layers[index])
@@ -221,11 +237,16 @@ class GroupCosts:
     def _reads_rows(self, op: Any) -> bool:
         return any(layer.op is op and facts is not None for layer, facts in zip(self.layers, self.facts))
 
-    def _alone(self, index: int) -> Ways:
+    def _alone(self, index: int) -> Iterator[Ways]:
+        """A layer from memory to memory, where it can run that way."""
         zero, none, layer = np.zeros(1), np.zeros(1, bool), self.layers[index]
-        if is_view(layer, self.returned):
-            return Ways(index, index + 1, zero + 1, zero, zero, 0, none, 0, seen=frozenset({id(layer.op.inputs[0])}))
-        return Ways(index, index + 1, zero, zero + ALONE_CYCLES, zero, 0, none, 0)
+        tile = self.tile(index)
+        if tile is not None:
+            yield Ways(index, index + 1, zero, zero + tile.cycles, zero, 0, none, 0)
+        elif is_view(layer, self.returned):
+            yield Ways(index, index + 1, zero + 1, zero, zero, 0, none, 0, seen=frozenset({id(layer.op.inputs[0])}))
+        elif layer.op.name in MOVED:
+            yield Ways(index, index + 1, zero, zero + ALONE_CYCLES, zero, 0, none, 0)
 
     # -- groups ----------------------------------------------------------------
 
@@ -277,6 +298,7 @@ class GroupCosts:
                 continue
             if single:
                 yield from self._over(first, facts, reads, ends)
+                yield from self._by_channels(first, facts, reads, ends)
             if fits[0]:
                 yield from self._at_once(first, facts, within, reads, ends)
             fits[0] = False
@@ -323,6 +345,23 @@ class GroupCosts:
         kernel = kernel_of(self.costs.trial, layer, LayerPlan(layer.ops))
         return np.array([self.costs.cost(kernel, row_reads(layer) or [], facts.rows, 0)[0]])
 
+    def _by_channels(self, index: int, facts: LayerFacts, reads: list[Crossing], ends: list[Crossing]) -> Iterator[Ways]:
+        """A layer whose channels have nothing to do with each other: all rows of some channels at a time."""
+        layer = self.layers[index]
+        channels = slice_channels(layer, self.chip.lanes)
+        if not channels:
+            return
+        kernel, parts = kernel_of(self.costs.trial, layer, LayerPlan(layer.ops)), -(-facts.result.c // channels)
+        work, inside, _ = self.costs.cost(kernel, row_reads(layer) or [], facts.rows, channels)
+        tiles = sum(o.whole for o in facts.operands if o.c == facts.result.c) + facts.result.whole
+        held = np.array([inside + 2.0 * tiles / parts])
+        one = [0]
+        passing = tuple(Crossing(c.value, c.size, np.zeros(1), c.first[one] / parts) for c in reads)
+        left = tuple(Crossing(c.value, c.size, np.zeros(1), c.first[one]) for c in ends)
+        yield Ways(
+            index, index + 1, np.ones(1), np.array([work]), held, facts.constants, np.zeros(1, bool), facts.constants, passing, left, sliced=True
+        )
+
     def _streamed(
         self, index: int, facts: LayerFacts, within: Floats, copies: Floats, reads: list[Crossing], ends: list[Crossing]
     ) -> Iterator[Ways]:
@@ -355,7 +394,8 @@ class GroupCosts:
         """Lane bytes in use at most within an iteration, values from outside and constants aside."""
         change = np.zeros((end - first + 1, len(ITERATIONS)))
         for item in inner:
-            band = item.operand.band(item.rows())
+            pitch = row_pitch(item.operand.w, item.halo) if item.in_place and item.halo > 0 else 0
+            band = item.operand.band(item.rows(), pitch)
             begin, last = item.first - first, self.last_reader[item.operand.value] - first + 1
             change[begin] += band
             change[last] -= band

@@ -136,11 +136,25 @@ def window_of(op: Op) -> Window:
     return Window(kh, kw, 1, 1, dh, dw, sh - 1, sw - 1, (kh - 1) * dh - up, (kw - 1) * dw - left)
 
 
+def zero_point_of(value: Value) -> int:
+    """The integer that stands for zero."""
+    return 0 if value.quant is None else value.quant.zero_point
+
+
 def is_depthwise(op: Op) -> bool:
     """One filter for each channel."""
     if op.name not in WEIGHTED or op.attrs["groups"] == 1:
         return False
     return bool(op.attrs["groups"] == op.inputs[0].shape[1] == op.result.shape[1])
+
+
+def by_channel(op: Op) -> bool:
+    """True where each channel of the result follows from the same channel of the operands."""
+    if op.name in WEIGHTED:
+        return is_depthwise(op)
+    if op.name in ELEMENTWISE or op.name in REDUCTIONS or op.name == "resize":
+        return True
+    return op.name in ("max_pool", "avg_pool")
 
 
 def row_reads(layer: Layer) -> list[tuple[Value, RowMap]] | None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Facts for reports: the layers that a `.cvimodel` of ours describes, and its run in the overlap model (`cost.py`).
 
-The description is a section that no routine names, so the vendor's runtime passes it over. Commands carry their layer's index in
+The description is a section of a kind that the vendor's runtime does not know, so it passes it over. Commands carry their layer's index in
 `layer_info` and `layer_ID`; in files without a description layers are these numbers.
 """
 

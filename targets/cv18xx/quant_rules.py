@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 from gadl.compiler.ir.types import DType, Rounding
+from gadl.passes.quant.observers import ObserverKind
 from gadl.passes.quant.specs import QuantRules, QuantSpec
 
-#: Symmetric int8 everywhere, 31-bit multipliers with two roundings, signed 8-bit multipliers in sums, and no clamp but a relu.
+#: Symmetric int8 but for what tables make, which convolutions and products read with a zero point, 31-bit multipliers with two roundings, signed 8-bit multipliers in sums, and no clamp but a relu.
 QUANT_RULES = QuantRules(
     activations=QuantSpec(DType.I8, symmetric=True),
     weights=QuantSpec(DType.I8, symmetric=True, narrow=True, per_channel=True),
@@ -20,6 +21,9 @@ QUANT_RULES = QuantRules(
     any_clamp=False,
     sum_bits=7,
     mean_bits=8,
+    offset_operands=frozenset({"conv", "conv_transpose", "linear"}),
     one_scale=frozenset({"linear"}),
     decomposed=frozenset({"softmax", "layer_norm", "rms_norm"}),
+    equalize=0.5,
+    observer=ObserverKind.LONG_TAILS,
 )  # fmt: skip

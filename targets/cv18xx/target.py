@@ -10,6 +10,9 @@ from gadl.targets.base import Target
 from .backend import CviBackend
 from .chip import CHIPS, Chip
 from .constraints import CONSTRAINTS, DEVICE_OPS
+from .cvimodel import rename
+from .listing import disassemble_model
+from .profile import profile
 from .quant_rules import QUANT_RULES
 
 STATUS = Text(
@@ -32,6 +35,10 @@ def _target(chip: Chip, board: str) -> Target:
         backend=CviBackend,
         features=Feature.NONE,
         precisions=("int8", "float"),
+        native_suffix=".cvimodel",
+        rename=rename,
+        disassemble=disassemble_model,
+        profile=profile,
     )
 
 

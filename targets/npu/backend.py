@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,10 +20,10 @@ from .bounds import segment_bounds
 from .container import Container
 from .cores import CoreArrangements, Way, can_divide, schedule
 from .costs import Costs
-from .division import Manner, divided_plan, tallest
+from .division import EFFORTS, Manner, cut_before, divided_plan, fewer_owners, reduced_rows
 from .emit import Emitter
 from .expand.context import ACC, INPUTS, OUTPUTS, SCRATCH, SRAM, Expansion
-from .expand.cores import CoreExpansion, DividedExpansion, divisible
+from .expand.cores import CoreExpansion, DividedExpansion
 from .expand.elementwise import ElementwiseExpansion
 from .expand.group import GroupExpansion, may_keep
 from .expand.matmul import expand_matmul
@@ -46,8 +45,14 @@ DRAFTS = ((0.9, False), (0.96, False), (0.9, True), (0.62, False))
 MOST_STEPS, FEW_STEPS = 12_000, 3_000
 #: What remains of the budget when a layer by itself found no place, and how often planning is tried.
 TIGHTER, MOST_ATTEMPTS = 0.8, 12
-#: Several cores: bytes of weights that are loaded at a time, and how many rows for each core layers have that fewer may own.
+#: Several cores: bytes of weights that are loaded at a time, and how many rows for each core reductions read that fewer may own.
 CHUNKS_BYTES, MOST_ROWS = (192 << 10, 320 << 10), 4
+#: How often rows that are computed twice count as if they passed through memory, where values find no room.
+ROOM = 4.0
+#: How many cycles one of the memory is worth, in drafts of several cores that are so near to the fastest, where LBgeo is the memory's.
+FAVOUR, NEAR = 5.0, 1.05
+#: Beyond what part of the fastest draft's cycles none with less effort is tried.
+FAR = 1.2
 #: How often the layers of several cores are cut.
 MOST_CUTS = 16
 #: Cycles over LBgeo from which a program of several cores is compared with one for one core.
@@ -89,50 +94,77 @@ class NpuBackend:
         """With rows divided among cores, in the best of several ways; None where none fits."""
         if not can_divide(self.machine):
             return None
-        best, found = math.inf, None
-        manner, small = Manner(CHUNKS_BYTES[0]), True
+        made: dict[Plan, _Build] = {}
+        drafts: dict[Manner, _Build] = {}
+        manner = Manner(CHUNKS_BYTES[0], EFFORTS[0])
 
         def improves(other: Manner) -> bool:
-            nonlocal best, found, manner, small
-            build = self._divided(segment, layers, planner, other)
-            small = small and build is not None and len(build.program.steps) <= MOST_STEPS
-            if build is None or build.least >= best:
+            nonlocal manner
+            build = self._divided(segment, layers, planner, other, made)
+            if build is None:
                 return False
-            best, found, manner = build.least, build, other
-            return True
+            better = manner not in drafts or build.least < drafts[manner].least
+            drafts[other] = build
+            manner = other if better else manner
+            return better
 
-        improves(manner)
-        # Layers of few rows may want fewer cores: rows are passed less often.
-        cores, heights = self.machine.integer("machine.cores"), sorted({tallest(layer) for layer in layers if divisible(layer)})
-        fewer = [1 << n for n in range(cores.bit_length()) if 1 << n < cores]
-        for rows in (h for h in heights if 1 < h <= MOST_ROWS * cores):
+        first = improves(manner)
+        small = not first or len(drafts[manner].program.steps) <= MOST_STEPS
+        if not first or (small and len(drafts[manner].plan.groups) > 1):
+            improves(replace(manner, room=ROOM))
+        if not drafts:
+            return None
+        cores, fewer = self.machine.integer("machine.cores"), fewer_owners(self.machine)
+        # What reductions read may belong to fewer cores.
+        for rows in (n for n in reduced_rows(layers) if small and 1 < n <= MOST_ROWS * cores):
             owners = manner.owners
-            if not small or not any([improves(replace(manner, owners=(*owners, (rows, count)))) for count in fewer]):
+            if not any([improves(replace(manner, owners=(*owners, (rows, count)))) for count in fewer]):
                 break
         for size in CHUNKS_BYTES[1:] if small else ():
             improves(replace(manner, chunk_bytes=size))
-        return None if found is None else found.finish()
+        base = manner
+        for effort in EFFORTS[1:] if small else ():
+            lower = replace(base, effort=effort)
+            if not improves(lower) and (lower not in drafts or drafts[lower].least > FAR * drafts[manner].least):
+                break
+        bounds = segment_bounds(self.machine, layers, segment)
+        near = [build for build in drafts.values() if build.least <= NEAR * drafts[manner].least]
+        favour = FAVOUR if bounds["dram_cycles"] >= bounds["lbgeo_cycles"] else 0.0
+        return min(near, key=lambda build: build.least + favour * build.moved_bytes / bounds["dram_bound_bytes"] * bounds["dram_cycles"]).finish()
 
-    def _divided(self, segment: Segment, layers: list[Layer], planner: Planner, manner: Manner) -> _Build | None:
-        """A draft with rows divided; values pass through memory before a layer that found no room on chip.
+    def _divided(
+        self, segment: Segment, layers: list[Layer], planner: Planner, manner: Manner, made: dict[Plan, _Build]
+    ) -> _Build | None:
+        """A draft with rows divided, one of those that are `made` where the plan is theirs.
 
-        A layer that finds none even so runs on one core.
+        Values pass through memory before a layer that found no room on chip. A layer that finds none even so runs on one core.
         """
         returned = {id(v) for v in segment.outputs}
         cuts: set[int] = set()
         alone: set[int] = set()
+        #: Cuts before layers that found no room; where one finds none even so, it is cut right before it.
+        moved: dict[int, int] = {}
         for _ in range(MOST_CUTS):
             plan = divided_plan(planner, layers, returned, manner, cuts, alone)
             if plan is None:
                 return None
             try:
-                build = _Build(segment, layers, plan, planner.costs)
-                build.draft()
-                return build
+                if plan not in made:
+                    build = _Build(segment, layers, plan, planner.costs)
+                    build.draft()
+                    made[plan] = build
+                return made[plan]
             except AllocationError as error:
                 if error.op in alone:
                     return None
-                (alone if error.op in cuts or error.op == 0 else cuts).add(error.op)
+                op = error.op
+                if op in cuts or op == 0:
+                    alone.add(op)
+                elif op in moved:
+                    cuts = cuts - {moved.pop(op)} | {op}
+                else:
+                    moved[op] = cut_before(layers, op, cuts)
+                    cuts = cuts | {moved[op]}
         return None
 
     def _on_one_core(self, segment: Segment, layers: list[Layer], planner: Planner, groups: bool) -> DeviceProgram:
@@ -198,6 +230,8 @@ class _Build:
         allocate(self.program, ACC, self.machine.acc_bytes)
         self.regions = {1: input_bytes, 2: output_bytes, 3: end_of(self.program, SCRATCH)}
         self.emitter = Emitter()
+        #: Bytes between memory and chip, as last simulated.
+        self.moved_bytes = 0
         arrangements = CoreArrangements if self.several else Arrangements
         self.arrangements = arrangements(self.program, self.machine, self._cycles)
 
@@ -243,7 +277,9 @@ class _Build:
 
     def _cycles(self, arranged: Program, way: Way | None = None) -> float:
         container, _ = self._packed(arranged, {}, way)
-        return float(_sim.simulate(container.to_bytes(), {}, functional=False, races=False)["cycles"])
+        found = _sim.simulate(container.to_bytes(), {}, functional=False, races=False)
+        self.moved_bytes = int(found["dram_read_bytes"]) + int(found["dram_write_bytes"])
+        return float(found["cycles"])
 
     def _packed(self, program: Program, description: dict[str, Any], way: Way | None = None) -> tuple[Container, int]:
         if way is not None:

@@ -55,6 +55,12 @@ class Costs:
         rate = machine["dram.bytes_per_cycle"] * machine["dram.eff"]
         return max(1, min(machine.load_queues, math.ceil(rate / alone)))
 
+    @cached_property
+    def passing(self) -> float:
+        """Cycles that rows take from one core to another beside their bytes: store, signal and load."""
+        m = self.machine
+        return 3 * m["dma.issue"] + 2 * m["dram.latency_rd"] + m["dram.latency_wr"] + 2 * m["noc.latency"]
+
     def cell_bytes(self, dtype: DType) -> int:
         """Bytes of an accumulator cell."""
         return 8 if dtype is DType.I16 else 4
@@ -97,6 +103,12 @@ class Costs:
         read, weights = self._read_cycles(window, rows, columns, channels, dtype)
         together = MEETING * (read + weights)
         return max(self.mma(window, rows, columns, channels, dtype), self.epi(rows * columns * channels), read, weights, together)
+
+    def product(self, window: Window, rows: int, channels: int, dtype: DType) -> float:
+        """Cycles of the array for some rows and channels of a window layer, cut into pieces as fits, and of the last drain."""
+        piece = self.accumulator_piece(window, rows, channels, dtype)
+        count = -(-rows // piece.rows) * -(-window.ow // piece.columns) * -(-channels // piece.channels)
+        return count * self.piece_cycles(window, piece, dtype) + self.epi(piece.rows * piece.columns * piece.channels)
 
     def _read_cycles(self, window: Window, rows: int, columns: int, channels: int, dtype: DType) -> tuple[float, float]:
         """Cycles in which one group of banks delivers a product's operand, and its weights."""

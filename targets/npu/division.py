@@ -5,37 +5,68 @@ from __future__ import annotations
 
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
+from functools import cache
 
 from gadl.compiler.diag import GadlError
-from gadl.passes.plan.division import Case, without
+from gadl.passes.plan.exchange import Prices, choose_exchanges
 from gadl.passes.plan.plan import GroupPlan, LayerPlan, Plan
 
 from .bounds import windows_of
 from .costs import Costs
-from .expand.cores import divisible, division, may_spread, shape_of
+from .expand.cores import divisible, may_spread, shape_of, shares_of
 from .layers import Layer
+from .machine import Machine
 from .planner import Planner
-from .rowwise import row_reads, weight_bytes
+from .rowwise import is_reduction, partial_bytes, row_reads, weight_bytes
+
+#: By how much the bytes that cross a cut may grow on the way back to a better one.
+LITTLE_MORE = 1.02
+#: What a cycle of the cores counts against one of the memory, in drafts of a plan.
+EFFORTS = (0.7, 0.35, 0.0875)
 
 
 @dataclass(frozen=True)
 class Manner:
-    """What a divided plan goes by: bytes of weights that are loaded at a time, and how many cores own the rows of a layer that
-    touches values of at most so many rows, as (rows, owners), ascending; all cores own those of others.
+    """What a divided plan goes by.
+
+    Bytes of weights that are loaded at a time; how many cores own the rows of what reductions read of at most so many rows, as
+    (rows, owners), ascending (all cores own others); and what a cycle of the cores counts against one of the memory, where rows
+    are either exchanged or computed twice. `room` is how often what is computed twice counts as if it were loaded: it takes room.
     """
 
     chunk_bytes: int
+    effort: float
     owners: tuple[tuple[int, int], ...] = ()
+    room: float = 0.0
 
-    def of(self, layer: Layer) -> int:
-        """How many cores own the rows of a layer's result; 0: all."""
-        rows = tallest(layer)
+    def of(self, rows: int) -> int:
+        """How many cores own what a reduction reads of so many rows; 0: all."""
         return next((count for limit, count in self.owners if rows <= limit), 0)
 
 
-def tallest(layer: Layer) -> int:
-    """The most rows of what a layer reads and makes."""
-    return max(shape_of(v).rows for v in (layer.result, *(v for v, _ in row_reads(layer) or ())))
+def fewer_owners(machine: Machine) -> list[int]:
+    """How many cores may own the rows of a value, where these are not all."""
+    cores = machine.integer("machine.cores")
+    return [1 << n for n in range(cores.bit_length()) if 1 << n < cores]
+
+
+def cut_before(layers: Sequence[Layer], op: int, cuts: Set[int]) -> int:
+    """Where to cut the layers when layer `op` finds no room: back from it, as long as hardly more bytes cross; at `op` if that is cut."""
+    last = {id(v): at for at, layer in enumerate(layers) for v in layer.op.inputs}
+    crossing = [0] * (len(layers) + 1)
+    for made, layer in enumerate(layers):
+        for at in range(made + 1, last.get(id(layer.result), made) + 1):
+            crossing[at] += layer.result.type.size_bytes
+    at = start = next(at for at, layer in enumerate(layers) if layer.index == op)
+    while at > 1 and layers[at - 1].index not in cuts and crossing[at - 1] <= LITTLE_MORE * crossing[at]:
+        at -= 1
+    found = min(range(at, start + 1), key=lambda at: (crossing[at], -at))
+    return layers[found].index
+
+
+def reduced_rows(layers: Sequence[Layer]) -> list[int]:
+    """How many rows reductions read, ascending."""
+    return sorted({shape_of(m.op.inputs[0]).rows for m in layers if divisible(m) and is_reduction(m)})
 
 
 def divided_plan(
@@ -70,13 +101,19 @@ def _divided(costs: Costs, run: Sequence[Layer], returned: set[int], manner: Man
     ops = {id(op) for layer in run for op in (layer.op, layer.lut)}
     stored = {id(m.result) for m in run if id(m.result) in returned or any(id(u) not in ops for u in m.result.users)}
     cores, unit, size = costs.machine.integer("machine.cores"), costs.machine.integer("mma.shape.1"), manner.chunk_bytes
+    reduced = {id(m.op.inputs[0]) for m in run if is_reduction(m)}
     plans = []
     for m in run:
         spread = may_spread(m) and weight_bytes(m) > size
         channels = _chunk(m, unit, cores if spread else 1, size)
-        plans.append(LayerPlan(m.ops, channels=channels, kept=True, owners=manner.of(m), spread=spread))
-    exchanged = division(run, plans, cores, stored, lambda case: _exchange(costs, run, case)).exchanged
-    return GroupPlan(tuple(replace(p, exchanged=id(m.result) in exchanged) for m, p in zip(run, plans)), 1, cores)
+        owners = manner.of(shape_of(m.result).rows) if id(m.result) in reduced else 0
+        plans.append(LayerPlan(m.ops, channels=channels, kept=True, owners=owners, spread=spread))
+    # The parts of a reduction are those of its operand.
+    fixed = reduced | {id(m.op) for m in run if is_reduction(m)}
+    counts = [0, *fewer_owners(costs.machine)]
+    chosen = choose_exchanges(shares_of(run, plans, cores, stored), _prices(costs, run, manner), counts, fixed)
+    done = [replace(p, owners=c.owners, exchanged=c.exchanged) for p, c in zip(plans, (chosen[id(m.result)] for m in run))]
+    return GroupPlan(tuple(done), 1, cores)
 
 
 def _chunk(layer: Layer, unit: int, parts: int, size: int) -> int:
@@ -88,25 +125,26 @@ def _chunk(layer: Layer, unit: int, parts: int, size: int) -> int:
     return min(most, max(unit, shape.channels * size // weights // unit * unit))
 
 
-def _exchange(costs: Costs, run: Sequence[Layer], case: Case) -> bool:
-    """True when it costs less to pass the rows of a value through memory than to compute them on every core that needs them.
-
-    These need rows of the operands in turn, which are counted as passed through memory.
-    """
-    layer, machine = next((m for m in run if id(m.result) == case.value), None), costs.machine
-    if layer is None:
-        return True  # partial results
+def _prices(costs: Costs, run: Sequence[Layer], manner: Manner) -> Prices:
+    """What exchanges and computation of rows of a run cost."""
+    machine, cores = costs.machine, costs.machine.integer("machine.cores")
     rate = machine["dram.bytes_per_cycle"] * machine["dram.eff"]
-    mine = {id(m.result) for m in run}
-    moved = 2.0 * shape_of(layer.result).row_bytes * sum(high - low for n, o in zip(case.needed, case.owned) for low, high in without(n, o))
-    again = 0.0
-    for value, rows in row_reads(layer) or ():
-        for need, own in zip(case.needed, case.owned):
-            wanted, there = ((int(rows.low[low]), int(rows.high[high - 1])) if high > low else (0, 0) for low, high in (need, own))
-            extra = sum(high - low for low, high in without(wanted, there))
-            again += extra * shape_of(value).row_bytes * (2 if id(value) in mine else 1)
-    added = max(high - low for low, high in case.needed) - max(high - low for low, high in case.owned)
-    compute = sum(w.batch * costs.mma(w, 1, w.ow, w.oc, layer.op.inputs[0].dtype) for w, _ in windows_of(layer)) * max(0, added)
-    return moved / rate <= again / rate + compute
+    made = {id(m.result): m for m in run}
+    sizes = {id(v): shape_of(v).row_bytes for m in run for v in (m.result, *(v for v, _ in row_reads(m) or ()))}
+    sizes |= {id(m.op): partial_bytes(m, 1) for m in run if is_reduction(m)}
 
+    @cache
+    def cycles(value: int, rows: int) -> float:
+        layer = made.get(value)
+        if layer is None or not rows:
+            return 0.0
+        shape = shape_of(layer.result)
+        held = manner.room * max(0, rows - -(-shape.rows // cores)) * shape.row_bytes / rate
+        windows = [w for w, _ in windows_of(layer)]
+        if not windows:
+            return held + manner.effort * costs.vector(rows * shape.row_bytes, 1)
+        array = sum(w.batch * costs.product(w, rows, w.oc, layer.op.inputs[0].dtype) for w in windows)
+        # While its weights come, a layer may as well compute.
+        return held + manner.effort * max(0.0, array - weight_bytes(layer) / rate)
 
+    return Prices(lambda value, rows: rows * sizes[value] / rate, cycles, manner.effort * costs.passing)

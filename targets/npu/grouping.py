@@ -170,10 +170,7 @@ class GroupCosts:
         total = 0.0
         for window, times in windows:
             mine = max(1, round(rows * window.oh * times / shape.rows))
-            piece = self.costs.accumulator_piece(window, mine, window.oc, dtype)
-            count = -(-mine // piece.rows) * -(-window.ow // piece.columns) * -(-window.oc // piece.channels)
-            drained = self.costs.epi(piece.rows * piece.columns * piece.channels)
-            total += count * self.costs.piece_cycles(window, piece, dtype) + drained
+            total += self.costs.product(window, mine, window.oc, dtype)
         return total, 0.0
 
     def _vector(self, layer: Layer, rows: int, row_elements: int) -> float:

@@ -23,6 +23,8 @@ from .layers import Layer, in_logical_order, window_of
 ELEMENTWISE = frozenset({"add", "sub", "mul", "min", "max", "lut", "requantize"})
 ON_ARRAY = frozenset({"conv", "linear", "conv_transpose", "matmul"})
 _REDUCTIONS = frozenset({"reduce_sum", "reduce_mean", "reduce_max", "reduce_min"})
+#: The most by which an element of eight bits differs from its zero point.
+MOST_DIFFERENCE = 255
 
 
 def row_reads(layer: Layer) -> list[tuple[Value, RowMap]] | None:
@@ -249,10 +251,12 @@ def partial_bytes(layer: Layer, iterations: int) -> int:
 
 def partial_type(layer: Layer) -> DType:
     """The type of a reduction's partial results: wide enough for any sum."""
-    x = layer.op.inputs[0].dtype
+    x, y = layer.op.inputs[0], layer.result
     if layer.op.name in ("reduce_max", "reduce_min"):
-        return x
-    return DType.I32 if x.size_bytes == 1 else DType.I64
+        return x.dtype
+    if x.dtype.size_bytes == 1 and x.type.element_count // y.type.element_count * MOST_DIFFERENCE <= DType.I16.range[1]:
+        return DType.I16
+    return DType.I32 if x.dtype.size_bytes == 1 else DType.I64
 
 
 def weight_bytes(layer: Layer) -> int:

@@ -19,7 +19,7 @@ from .bounds import channels_of, segment_bounds
 from .compression import compressed_sizes
 from .cores import can_divide
 from .costs import Costs
-from .division import Manner, divided_plan
+from .division import EFFORTS, Manner, divided_plan
 from .expand.cores import divisible
 from .grouping import chunk_channels
 from .in_place import reads_all, ways_in_place
@@ -78,8 +78,8 @@ class NpuSpace:
         return Plan.from_json(self.backend.compile(self.segment).plan)
 
     def candidates(self, rng: random.Random) -> Iterator[Plan]:
-        """The planner's choice with other budgets and some of its own groups forbidden; with rows divided, other chunks of weights."""
-        for manner in (Manner(size << 10) for size in _CHUNKS) if can_divide(self.machine) else ():
+        """The planner's choice with other budgets and some of its own groups forbidden; with rows divided, in other manners."""
+        for manner in (Manner(size << 10, effort) for size, effort in product(_CHUNKS, EFFORTS)) if can_divide(self.machine) else ():
             divided = divided_plan(Planner(self.costs, int(self.machine.sram_bytes * _BUDGETS[0])), self.layers, self.returned, manner)
             if divided is not None:
                 yield divided

@@ -103,7 +103,6 @@ class Timeline:
         )  # fmt: skip
 
         #: Cycles from the store of rows on one core to their use on another: a store, a signal and a load.
-        self.passing = 3 * machine["dma.issue"] + 2 * machine["dram.latency_rd"] + machine["dram.latency_wr"] + 2 * machine["noc.latency"]
 
     def _members(self, group: GroupPlan) -> list[Layer]:
         return [self.by_op[p.ops[0]] for p in group.layers]
@@ -214,8 +213,7 @@ class Timeline:
         """Cycles of the array for some rows and channels of a window layer, and the pieces they are cut into."""
         piece = self.costs.accumulator_piece(window, rows, channels, dtype)
         count = -(-rows // piece.rows) * -(-window.ow // piece.columns) * -(-channels // piece.channels)
-        drained = self.costs.epi(piece.rows * piece.columns * piece.channels)
-        return count * self.costs.piece_cycles(window, piece, dtype) + drained, count
+        return self.costs.product(window, rows, channels, dtype), count
 
     def _outside(self, group: GroupPlan, there: frozenset[int]) -> tuple[list[tuple[int, int]], set[int], set[int]]:
         """Operands from memory with their bytes, the results that reach memory, and those that are kept."""
@@ -292,7 +290,7 @@ class Timeline:
                 live += over.beside + over.span - layer.op.inputs[0].type.size_bytes - layer.result.type.size_bytes
                 array, vector = over.array, over.vector
                 weights *= -(-height // over.block) if over.streamed else 1
-            passing = self.passing if plan.exchanged and group.cores > 1 else 0.0
+            passing = self.costs.passing if plan.exchanged and group.cores > 1 else 0.0
             way = _way(layer.index, layer.index + 1, 1, max(array, vector) + passing, weights, unit, reads, written)
             yield _Span(way, array, vector, unit, live, images * steps)
 

@@ -15,6 +15,10 @@ from gadl.compiler.artifact.format import ALIGNMENT, ENTRY_BYTES, HEADER_BYTES, 
 from gadl.compiler.artifact.reader import ArtifactFile
 from gadl.compiler.artifact.writer import ArtifactBuilder, HostStep, TensorRecord
 from gadl.compiler.diag.files import write_atomically
+from gadl.targets.cv18xx.chip import CHIPS
+from gadl.targets.cv18xx.cvimodel import Port, build, place_ports
+from gadl.targets.cv18xx.descriptor import encode as encode_descriptor
+from gadl.targets.cv18xx.isa import Direction, Engine
 from gadl.targets.npu.asm import assemble
 from gadl.targets.npu.container import Binding, Container
 from gadl.targets.npu.instruction import encode
@@ -113,6 +117,17 @@ def host_copy() -> bytes:
     return ArtifactBuilder({}, tensors, [("x", 0)], [("y", 1)], [step], arena_bytes=512).to_bytes()
 
 
+def cvi_copy(chip: str) -> bytes:
+    """What `COPY` does, as a container for a CV18xx: one transfer from DDR to DDR."""
+    inputs, outputs, _ = place_ports([Port("x", (1, 1, 16, 16), 0.5)], [Port("y", (1, 1, 16, 16), 0.5)], 0)
+    shape = {"src_n": 1, "src_c": 1, "src_h": 16, "src_w": 16, "dst_c": 1, "dst_h": 16, "dst_w": 16}
+    strides = {f"{side}_{axis}": size for side in ("src", "dst") for axis, size in (("n_stride", 256), ("c_stride_low", 256), ("h_stride", 16))}
+    places = {"src_base_reg_sel": inputs[0].region, "dst_base_reg_sel": outputs[0].region}
+    kind = {"vld": 1, "bar_en": 1, "cmd_id": 1, "trans_dir": Direction.DDR, "src_fmt": 1, "dst_fmt": 1}
+    stream = encode_descriptor(CHIPS[chip], Engine.TDMA, {**kind, **shape, **strides, **places})
+    return build(CHIPS[chip], "copy", b"", [stream], inputs, outputs).encode()
+
+
 def runnable_part(data: bytes) -> bytes:
     """The artefact with the sections that the runtime does not read emptied, so that mutations rarely hit them."""
     file = ArtifactFile(data)
@@ -132,6 +147,8 @@ def main() -> None:
     container = Container(load_machine("edge"), [code], b"", {1: 256, 2: 256}, [Binding(1, 0, 256)], [Binding(2, 0, 256)])
     write_atomically(FOLDER / "copy.gnpu", container.to_bytes())
     write_atomically(FOLDER / "copy.gadl", host_copy())
+    for chip in CHIPS:
+        write_atomically(FOLDER / f"copy_{chip}.cvimodel", cvi_copy(chip))
     feeds = [{"x": np.random.default_rng(i).standard_normal((1, 3, 6, 6)).astype(np.float32)} for i in range(2)]
     gadl.compile(small_model(), calibration=feeds, simplify=False).save(FOLDER / "small.gadl")
     gadl.compile(small_model(), target="cpu", precision="float", simplify=False).save(FOLDER / "float.gadl")

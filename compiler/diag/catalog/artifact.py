@@ -32,6 +32,24 @@ ENTRIES = (
         Text("the commands of section '{section}' cannot be read: {detail}", "无法读取段 '{section}' 中的命令：{detail}"),
     ),
     Entry(
+        "GADL-A012",
+        Text("the PMU dump cannot be read: {detail}", "无法读取 PMU 转储：{detail}"),
+        fix=Text("give the file NAME_des.csv that the runtime writes with TPU_PMUBUF_OUTPUT_FILE=NAME (docs/board-cv18xx.md)",
+                 "请给出运行时按 TPU_PMUBUF_OUTPUT_FILE=NAME 写出的 NAME_des.csv（docs/board-cv18xx.zh-CN.md）"),
+    ),
+    Entry(
+        "GADL-A013",
+        Text("the PMU dump is not of this model: {detail}", "PMU 转储不属于该模型：{detail}"),
+        fix=Text("give the model that ran on the board", "请给出在开发板上运行的那个模型"),
+    ),
+    Entry(
+        "GADL-A014",
+        Text("not all of the model is on the device, so it fits no bare {suffix} file: {detail}",
+             "模型并非全部在设备上运行，无法写成单独的 {suffix} 文件：{detail}"),
+        fix=Text("write a .gadl artefact, which holds the host's part too", "请写出 .gadl 产物，其中也包含主机部分"),
+        exit_code=3,
+    ),
+    Entry(
         "GADL-R001",
         Text("the runtime reports: {detail}", "运行时报告：{detail}"),
         exit_code=4,

@@ -15,7 +15,7 @@ from ..layers import Layer, Window, is_depthwise
 from ..local import Span, Tile, View, align
 from .context import Block, Expansion
 from .instructions import RECORD, Padding, convolution, depthwise
-from .kernel import WindowKernel, by_lane, integers, packed, records, relu_of
+from .kernel import WindowKernel, by_lane, folded_bias, integers, packed, records, relu_of
 
 
 def dense_weights(op: Op) -> Array:
@@ -71,8 +71,10 @@ class Convolution(WindowKernel):
 
     def rows(self, rows: Span, sources: Mapping[int, Tile], target: Tile) -> None:
         x, padding = self.prepared(self.source(sources), rows)
+        made = self.even_result(target, rows)
         for channels in self.channel_chunks():
-            self.chunk(x.view(), padding, channels, target.view(rows, channels))
+            self.chunk(x.view(), padding, channels, made.view(rows, channels))
+        self.settle(made, target, rows)
 
     def chunk(self, x: View, padding: Padding, channels: Span, y: View) -> None:
         """Some output channels from a whole operand."""
@@ -99,8 +101,9 @@ class Convolution(WindowKernel):
         return self._loaded[channels.first]
 
     def _records(self, channels: Span) -> Array:
-        bias = integers(self.op.operand(2))
-        return by_lane(records(bias, self.op.attrs["requant"], channels, self.shape.c), self.lanes)
+        if self._weights is None:
+            self._weights = dense_weights(self.op)
+        return by_lane(records(folded_bias(self.op, self._weights), self.op.attrs["requant"], channels, self.shape.c), self.lanes)
 
     def end_iteration(self) -> None:
         if not self.plan.resident:
@@ -129,19 +132,21 @@ class Depthwise(WindowKernel):
         self._loaded: dict[int, tuple[Block, int]] = {}
 
     def rows(self, rows: Span, sources: Mapping[int, Tile], target: Tile) -> None:
-        x, y, padding = self.operand_and_padding(self.source(sources), rows)
+        x, held, padding = self.operand_and_padding(self.source(sources), rows)
+        made = self.even_result(target, rows)
         for channels in self.channel_chunks():
-            block, at = self.load(channels)
-            view, result = x.view(y, channels), target.view(rows, channels)
+            block, at = self.load(Span(self.first + channels.first, channels.count))
+            view, result = x.view(held, channels), made.view(rows, channels)
             fields = depthwise(view, result, block.at(), block.at(at), self.stored, padding, relu_of(self.layer))
             self.emit(fields, [view, block], result)
+        self.settle(made, target, rows)
 
     def operand_and_padding(self, tile: Tile, rows: Span) -> tuple[Tile, Span, Padding]:
         """Strides are free here, so rows are read where they lie, unless padding has to be made of zeros."""
         held = self.reads(rows)
         padding = self.padding(rows, held)
         if max(padding.up, padding.down, padding.left, padding.right) <= 15:
-            return tile, held, padding
+            return self.even(tile, held), held, padding
         made, rest = self.prepared(tile, rows)
         return made, made.rows, rest
 
@@ -166,10 +171,10 @@ class Depthwise(WindowKernel):
 
     def bias(self) -> Array | None:
         """i32[c]."""
-        return integers(self.op.operand(2))
+        return folded_bias(self.op, depthwise_weights(self.op))
 
     def _records(self, channels: Span) -> Array:
-        return by_lane(records(self.bias(), self.op.attrs["requant"], channels, self.shape.c), self.lanes)
+        return by_lane(records(self.bias(), self.op.attrs["requant"], channels, self.operand.c), self.lanes)
 
     def end_iteration(self) -> None:
         if not self.plan.resident:

@@ -96,7 +96,9 @@ class Elementwise(Kernel):
         a, b = (self._view(v, sources, rows) for v in self.op.inputs)
         y = target.view(rows)
         alike = a.w_str == b.w_str and a.region.buffer is not b.region.buffer and (a.c_str, a.h_str) == (b.c_str, b.h_str) and a.h_str == a.w == y.h_str
-        if not alike or a.n > 1 or y.h * y.w > MOST_PIXELS or max(first, abs(second)) > 127:
+        if not alike or a.n > 1 or y.h * y.w > MOST_PIXELS or max(first, abs(second)) > 127 or not (
+            a.starts_even and b.starts_even and y.starts_even
+        ):
             self._sum_of_planes(rows, sources, target)
             return
         if self._weights is None:
@@ -122,9 +124,9 @@ class Elementwise(Kernel):
         part = sum_channels(self.shape, self.lanes)
         for channels in spans(self.shape.c, part):
             y = target.view(rows, channels)
-            size = Tile.size(self.lanes, target.n, target.c, target.h, target.w)
+            size = target.n * target.n_str
             plane = size - channels.first // self.lanes * target.c_str
-            upper = Region(target.buffer, target.offset + size, Tile.size(self.lanes, target.n, channels.count, target.h, target.w))
+            upper = Region(target.buffer, target.offset + size, target.n * -(-channels.count // self.lanes) * target.c_str)
             a, b = (self._view(v, sources, rows, channels) for v in self.op.inputs)
             for source, factor, added in ((a, first, False), (b, second, True)):
                 fields = elementwise(

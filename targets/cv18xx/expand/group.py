@@ -8,17 +8,19 @@ copied into its tile. Where all readers take strides, the tiles of all iteration
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from gadl.compiler.ir.graph import Value
 from gadl.compiler.ir.types import Rounding
 from gadl.passes.plan.in_place import Chain
-from gadl.passes.plan.plan import GroupPlan, LayerPlan
+from gadl.passes.plan.plan import GroupPlan, LayerPlan, LoopOrder
 from gadl.passes.plan.program import Buffer
 from gadl.passes.plan.rows import RowFlow, RowLayer
 
-from ..layers import Layer, is_depthwise, row_reads
-from ..local import Span, Tile, spans
+from ..layers import Layer, by_channel, is_depthwise, row_reads
+from ..local import ALIGNMENT, Span, Tile, align, spans
 from .context import LOCAL, Expansion
 from .convolution import Sum, convolution_kernel
 from .elementwise import Elementwise, LookUp
@@ -63,18 +65,38 @@ def row_layers(layers: Sequence[Layer]) -> tuple[list[RowLayer], dict[int, int]]
     return found, heights
 
 
-def tile_bytes(layer: Layer, lanes: int, rows: int) -> int:
-    """Bytes per lane of a result's tile; sums have room for a second byte plane behind it."""
+def row_pitch(width: int, halo: float) -> int:
+    """Elements from row to row so that rows behind a halo begin at a multiple of 16."""
+    return align(width) if int(halo) * width % ALIGNMENT else width
+
+
+def tile_bytes(layer: Layer, lanes: int, rows: int, channels: int = 0, pitch: int = 0) -> int:
+    """Bytes per lane of a result's tile (`channels` of it, 0: all); sums have room for a second byte plane behind it."""
     shape = shape_or_raise(layer.result)
-    size = Tile.size(lanes, shape.n, shape.c, rows, shape.w)
+    count, width = channels or shape.c, pitch or shape.w
+    size = Tile.size(lanes, shape.n, count, rows, width)
     if layer.op.name in ("add", "sub"):
-        size += Tile.size(lanes, shape.n, min(shape.c, sum_channels(shape, lanes)), rows, shape.w)
+        size += Tile.size(lanes, shape.n, min(count, sum_channels(shape, lanes)), rows, width)
     return size
 
 
 def takes_strides(layer: Layer) -> bool:
     """True for a layer that reads rows where they lie."""
     return is_depthwise(layer.op) or layer.op.name not in ("conv", "conv_transpose", "lut")
+
+
+#: Bytes of a lane that some channels of operands and result may take, where a layer runs through its channels.
+SLICE_BYTES = 6 << 10
+
+
+def slice_channels(layer: Layer, lanes: int) -> int:
+    """Channels that a layer makes at a time where all rows of some channels are there at once; 0 where it cannot."""
+    y = shape_or_raise(layer.result)
+    if not by_channel(layer.op) or y.n > 1 or y.c <= lanes:
+        return 0
+    shapes = [shape_or_raise(v) for v in (layer.result, *layer.op.inputs) if not v.is_constant]
+    each = sum(align(s.h * s.w) for s in shapes)
+    return max(1, SLICE_BYTES // each) * lanes
 
 
 class GroupExpansion:
@@ -87,16 +109,18 @@ class GroupExpansion:
     def __init__(
         self, context: Expansion, layers: Sequence[Layer], plan: GroupPlan, stored: set[int], kept: set[int], chains: Mapping[int, Chain]
     ) -> None:
-        self.chains = chains
+        self.chains, self.plan = chains, plan
         self.context, self.layers, self.stored, self.kept = context, layers, stored, kept
         found = row_layers(layers)
         if found is None:
             raise ValueError("a layer of the group does not run by rows")
-        self.flow = RowFlow(*found, plan.iterations)
+        # Rows of what is kept whole come so that each iteration's begin evenly there.
+        units = {v: 16 // math.gcd(16, w) for v, w in ((id(x.result), shape_or_raise(x.result).w) for x in layers) if v in kept}
+        self.flow = RowFlow(*found, plan.iterations, units)
         self.made_here = {id(layer.result): layer for layer in layers}
         self.tiles: dict[int, Tile] = {}
         #: The buffer of a value whose tiles have one place, and the rows that a channel has room for.
-        self.places: dict[int, tuple[Buffer, int]] = {}
+        self.places: dict[int, tuple[Buffer, int, int]] = {}
         self.last = {id(v): layer.index for layer in layers for v in layer.op.inputs}
         self.kernels = [kernel_of(context, layer, chosen) for layer, chosen in zip(layers, plan.layers, strict=True)]
         for layer, kernel in zip(layers, self.kernels):
@@ -106,6 +130,9 @@ class GroupExpansion:
     def run(self) -> None:
         """Emit all steps."""
         self.tiles = dict(self.context.kept)
+        if self.plan.layers[0].order is LoopOrder.CHANNELS:
+            self._by_channels()
+            return
         for iteration in range(self.flow.iterations):
             for layer, kernel in zip(self.layers, self.kernels):
                 self._advance(layer, kernel, iteration)
@@ -115,6 +142,39 @@ class GroupExpansion:
             for kernel in self.kernels:
                 kernel.end_iteration()
         self.context.kept |= {value: self.tiles[value] for value in self.kept}
+
+    def _by_channels(self) -> None:
+        """One layer, all rows of some channels at a time."""
+        (layer,), (kernel,), (chosen,) = self.layers, self.kernels, self.plan.layers
+        self.context.op = layer.index
+        shape, kept = shape_or_raise(layer.result), id(layer.result) in self.kept
+        whole = self._grow(layer.result, 0) if kept else None
+        for channels in spans(shape.c, chosen.channels):
+            sources = {id(v): self._some(v, channels) for v, _ in row_reads(layer) or ()}
+            part = shape_or_raise(layer.result)
+            size = tile_bytes(layer, self.context.chip.lanes, part.h, channels.count)
+            target = self._slice(whole, channels) if whole is not None else Tile(
+                self.context.program.buffer(LOCAL, size, layer.result.name), self.context.chip.lanes, 1, channels.count, part.h, part.w
+            )
+            kernel.slice(channels, sources, target)
+            if id(layer.result) in self.stored:
+                self.context.store(target.view(), layer.result, target.rows, channels)
+        if kept and whole is not None:
+            self.context.kept[id(layer.result)] = whole
+
+    def _some(self, value: Value, channels: Span) -> Tile:
+        """Some channels of an operand: of one that is there, or from memory. One pixel for each channel has them too."""
+        if id(value) in self.tiles:
+            return self._slice(self.tiles[id(value)], channels)
+        shape, lanes = shape_or_raise(value), self.context.chip.lanes
+        buffer = self.context.program.buffer(LOCAL, Tile.size(lanes, 1, channels.count, shape.h, shape.w), value.name)
+        tile = Tile(buffer, lanes, 1, channels.count, shape.h, shape.w)
+        self.context.load(value, tile.view(), tile.rows, channels)
+        return tile
+
+    def _slice(self, tile: Tile, channels: Span) -> Tile:
+        offset = tile.offset + channels.first // tile.lanes * tile.c_str
+        return replace(tile, c=channels.count, offset=offset)
 
     def _advance(self, layer: Layer, kernel: Kernel, iteration: int) -> None:
         """The rows that one layer adds in one iteration."""
@@ -150,8 +210,9 @@ class GroupExpansion:
             return there
         shape, layer, lanes = shape_or_raise(value), self.made_here.get(id(value)), self.context.chip.lanes
         if self._has_place(id(value)):
-            buffer, room = self._place(value)
-            tile = self.tiles[id(value)] = Tile(buffer, lanes, shape.n, shape.c, window.count, shape.w, window.first, room=room)
+            buffer, room, pitch = self._place(value)
+            tile = Tile(buffer, lanes, shape.n, shape.c, window.count, shape.w, window.first, room=room, pitch=pitch)
+            self.tiles[id(value)] = tile
             return tile
         chain = self.chains.get(id(value))
         if chain is not None:
@@ -172,11 +233,14 @@ class GroupExpansion:
             return False
         return all(takes_strides(reader) for reader in self.layers if any(id(v) == value for v in reader.op.inputs))
 
-    def _place(self, value: Value) -> tuple[Buffer, int]:
+    def _place(self, value: Value) -> tuple[Buffer, int, int]:
+        """The one place of a value's tiles, rows that a channel has room for, and the pitch with which new rows begin evenly."""
         if id(value) not in self.places:
+            shape, layer = shape_or_raise(value), self.made_here[id(value)]
             rows = max(self._window(id(value), i).count for i in range(self.flow.iterations))
-            size = tile_bytes(self.made_here[id(value)], self.context.chip.lanes, rows)
-            self.places[id(value)] = self.context.program.buffer(LOCAL, size, value.name), rows
+            pitch = row_pitch(shape.w, self.flow.halo(id(value)))
+            size = tile_bytes(layer, self.context.chip.lanes, rows, pitch=pitch)
+            self.places[id(value)] = self.context.program.buffer(LOCAL, size, value.name), rows, pitch
         return self.places[id(value)]
 
     def _put_aside(self, value: Value, iteration: int) -> None:

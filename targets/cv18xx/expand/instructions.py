@@ -100,13 +100,23 @@ def depthwise(x: View, y: View, weights: Ref, records: Ref, window: Window, padd
     } | _extents("res0", y) | _strides("res0", y) | _extents("opd0", x) | _strides("opd0", x) | _window(window, padding)  # fmt: skip
 
 
-def plain_depthwise(x: View, y: View, weights: Ref, window: Window, padding: Padding, shift: int) -> Fields:
-    """One filter of unsigned bytes for each channel; the sum is shifted, halves up."""
+def plain_convolution(x: View, y: View, weights: Ref, window: Window, shift: int) -> Fields:
+    """Dense convolution without bias; the sum is shifted, halves up."""
+    return {
+        "tsk_typ": 0, "tsk_eu_typ": 0, "tsk_opd_num": 2, "opt_chl_quan": 0, "opt_res_shift": shift, "opt_left_shift": 0, "opt_shift_typ": 1,
+        "opt_res0_sign": 1, "opt_opd0_sign": 1, "opt_opd1_sign": 1, "double_conv": int(x.c % 2 == 0 and x.c >= 4), "short_opd0_str": 0,
+        "short_opd1_str": 1, "res0_addr": y.address, "opd0_addr": x.address, "opd1_addr": weights,
+        "opd1_n": x.c, "opd1_c": y.c, "opd1_h": window.kh, "opd1_w": window.kw,
+    } | _extents("res0", y) | _strides("res0", y) | _extents("opd0", x) | _window(window, Padding(0, 0, 0, 0))  # fmt: skip
+
+
+def plain_depthwise(x: View, y: View, weights: Ref, window: Window, shift: int) -> Fields:
+    """One filter for each channel; the sum is shifted, halves up."""
     return {
         "tsk_typ": 1, "tsk_eu_typ": 2, "tsk_opd_num": 2, "opt_chl_quan": 0, "opt_res_shift": shift, "opt_left_shift": 0, "opt_shift_typ": 1,
-        "opt_res0_sign": 1, "opt_opd0_sign": 1, "opt_opd1_sign": 0, "short_opd1_str": 0, "res0_addr": y.address, "opd0_addr": x.address,
+        "opt_res0_sign": 1, "opt_opd0_sign": 1, "opt_opd1_sign": 1, "short_opd1_str": 0, "res0_addr": y.address, "opd0_addr": x.address,
         "opd1_addr": weights, "opd1_n": 1, "opd1_c": y.c, "opd1_h": window.kh, "opd1_w": window.kw,
-    } | _extents("res0", y) | _strides("res0", y) | _extents("opd0", x) | _strides("opd0", x) | _window(window, padding)  # fmt: skip
+    } | _extents("res0", y) | _strides("res0", y) | _extents("opd0", x) | _strides("opd0", x) | _window(window, Padding(0, 0, 0, 0))  # fmt: skip
 
 
 def max_pool(x: View, y: View, window: Window, padding: Padding) -> Fields:

@@ -6,15 +6,16 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
-from gadl.compiler.ir.graph import Value
+from gadl.compiler.ir.graph import Op, Value
 from gadl.compiler.ir.types import Array, Requant
 from gadl.passes.plan.plan import LayerPlan
 from gadl.passes.plan.program import Ref
 
-from ..layers import Layer, Shape, shape_of, window_of
+from ..layers import Layer, Shape, shape_of, window_of, zero_point_of
 from ..local import Span, Tile, View, align, spans
 from .context import Block, Expansion
 from .instructions import RECORD, Fields, Function, Padding, copy, elementwise, scatter
@@ -75,6 +76,10 @@ class Kernel(ABC):
 
     #: The last channels come first, because the result goes over the operand.
     backwards = False
+    #: Each constant is used once, right after it is loaded.
+    passing = False
+    #: The channel of the layer that the first channel of the tiles is.
+    first = 0
 
     def __init__(self, context: Expansion, layer: Layer, plan: LayerPlan) -> None:
         self.context, self.layer, self.plan, self.op = context, layer, plan, layer.op
@@ -85,12 +90,20 @@ class Kernel(ABC):
     def rows(self, rows: Span, sources: Mapping[int, Tile], target: Tile) -> None:
         """Emit the steps that make `rows`; each operand's tile (by `id`) holds at least the rows that these read."""
 
+    def slice(self, channels: Span, sources: Mapping[int, Tile], target: Tile) -> None:
+        """All rows of some channels; the tiles hold just these. For layers whose channels have nothing to do with each other."""
+        whole, self.shape = self.shape, replace(self.shape, c=channels.count)
+        self.first, plan, self.plan = channels.first, self.plan, replace(self.plan, channels=0)
+        self.rows(target.rows, sources, target)
+        self.shape, self.first, self.plan = whole, 0, plan
+
     def source(self, sources: Mapping[int, Tile], number: int = 0) -> Tile:
         """The tile of an operand."""
         return sources[id(self.op.inputs[number])]
 
     def end_iteration(self) -> None:
-        """Constants that do not stay are forgotten."""
+        """Forget constants that do not stay; most kernels have none."""
+        return None
 
     # -- forms -----------------------------------------------------------------
 
@@ -99,6 +112,19 @@ class Kernel(ABC):
         if tile.rows == rows and tile.view().aligned:
             return tile
         return self.copied(tile, rows, rows, 0, 0)
+
+    def even(self, tile: Tile, rows: Span) -> Tile:
+        """A tile with these rows of an operand that begin at a multiple of 16; itself where they do."""
+        return tile if tile.view(rows).starts_even else self.copied(tile, rows, rows, 0, 0)
+
+    def even_result(self, target: Tile, rows: Span) -> Tile:
+        """Where to make rows of the result: in their tile where they begin at a multiple of 16 there, else apart (`settle`)."""
+        return target if target.view(rows).starts_even else self.apart(rows)
+
+    def settle(self, made: Tile, target: Tile, rows: Span) -> None:
+        """Rows that were made apart go where they belong."""
+        if made is not target:
+            self.emit_copy(made.view(rows), target.view(rows))
 
     def apart(self, rows: Span) -> Tile:
         """A tile of its own for rows of the result."""
@@ -123,14 +149,16 @@ class Kernel(ABC):
         return made
 
     def clear(self, tile: Tile) -> None:
-        """All bytes become zero."""
-        view = tile.view()
-        fields = elementwise(Function.MUL, view, view, 0)
-        self.context.compute(fields, [], [view.region])
+        """All bytes become what stands for zero in the first operand."""
+        view, zero = tile.view(), zero_point_of(self.op.inputs[0])
+        self.context.compute(elementwise(Function.MUL, view, view, 0), [], [view.region])
+        if zero:
+            self.context.compute(elementwise(Function.MAX if zero > 0 else Function.MIN, view, view, zero), [view.region], [view.region])
 
     def emit_copy(self, source: View, target: View) -> None:
         """Bytes as they are."""
-        fields = copy(source, target) if source.w_str == target.w_str == 1 else scatter(source, target)
+        even = source.w_str == target.w_str == 1 and source.starts_even and target.starts_even
+        fields = copy(source, target) if even else scatter(source, target)
         self.context.compute(fields, [source.region], [target.region])
 
     def emit(self, fields: Fields, reads: list[View | Block], writes: View) -> None:
@@ -152,8 +180,9 @@ class WindowKernel(Kernel):
         low, high = int(self._map.low[rows.first]), int(self._map.high[rows.end - 1])
         return Span(low, max(high, low + 1) - low) if low < self.operand.h else Span(self.operand.h - 1, 1)
 
-    def padding(self, rows: Span, held: Span, value: int = 0) -> Padding:
-        """Padding around the operand rows `held` for result rows."""
+    def padding(self, rows: Span, held: Span, value: int | None = None) -> Padding:
+        """Padding around the operand rows `held` for result rows; by default with what stands for zero."""
+        value = zero_point_of(self.op.inputs[0]) if value is None else value
         window = self.window
         up, down = window.padding(range(rows.first, rows.end), range(held.first, held.end))
         right = (self.shape.w - 1) * window.stride_w - window.left + window.reach_w
@@ -166,7 +195,7 @@ class WindowKernel(Kernel):
         if max(padding.up, padding.down, padding.left, padding.right) <= MOST_PADDING:
             return self.exact(tile, held), padding
         around = Span(held.first - padding.up, held.count + padding.up + padding.down)
-        return self.copied(tile, held, around, padding.left, padding.right), Padding(0, 0, 0, 0)
+        return self.copied(tile, held, around, padding.left, padding.right), Padding(0, 0, 0, 0, padding.value)
 
     def channel_chunks(self) -> list[Span]:
         """The chunks of output channels."""
@@ -177,6 +206,14 @@ class WindowKernel(Kernel):
 def packed(first: Array, second: Array) -> Array:
     """u8[lanes, bytes]: one behind the other, the second at a multiple of 16."""
     return np.concatenate([np.pad(first, ((0, 0), (0, -first.shape[1] % 16))), second], 1)
+
+
+def folded_bias(op: Op, weights: Array) -> Array | None:
+    """i32[oc]: the bias, less what the operand's zero point adds to every sum. `weights`: i8[oc, ...]."""
+    zero, bias = zero_point_of(op.inputs[0]), integers(op.operand(2))
+    if not zero:
+        return bias
+    return (0 if bias is None else bias.astype(np.int64)) - zero * weights.astype(np.int64).reshape(len(weights), -1).sum(1)
 
 
 def integers(value: Value | None) -> Array | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from gadl.passes.plan.program import Ref, Region
 
-from ..layers import Layer
+from ..layers import Layer, zero_point_of
 from ..places import moves_nothing
 from ..strides import reshaped
 from .context import Expansion
@@ -66,7 +66,7 @@ def _concat(context: Expansion, layer: Layer) -> None:
 def _pad(context: Expansion, layer: Layer) -> None:
     """The whole result is filled, then the operand is copied into it."""
     op, place, shape = layer.op, context.places[id(layer.result)], shape_or_raise(layer.result)
-    value = int(op.attrs["value"])
+    value = zero_point_of(op.inputs[0])
     fields: dict[str, Any] = {
         "trans_dir": 1, "spec_func": 4, "const_val": value & 0xFF, "src_fmt": 1, "dst_fmt": 1, "src_n": shape.n, "dst_c": shape.c,
         "dst_h": shape.h, "dst_w": shape.w, "dst_n_stride": place.n_str, "dst_c_stride": place.c_str, "dst_h_stride": place.h_str,

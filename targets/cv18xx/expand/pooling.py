@@ -20,9 +20,11 @@ class MaxPool(WindowKernel):
         held = self.reads(rows)
         x = self.exact(self.source(sources), held)
         padding = self.padding(rows, held, LEAST)
+        made = self.even_result(target, rows)
         for channels in self.channel_chunks():
-            source, y = x.view(None, channels), target.view(rows, channels)
+            source, y = x.view(None, channels), made.view(rows, channels)
             self.emit(max_pool(source, y, self.window, padding), [source], y)
+        self.settle(made, target, rows)
 
 
 
@@ -32,5 +34,7 @@ class AveragePool(WindowKernel):
     def rows(self, rows: Span, sources: Mapping[int, Tile], target: Tile) -> None:
         factor, shift = small_factor(self.op.attrs["requant"])
         x, padding = self.prepared(self.source(sources), rows)
-        source, y = x.view(), target.view(rows)
+        made = self.even_result(target, rows)
+        source, y = x.view(), made.view(rows)
         self.emit(average_pool(source, y, self.window, padding, factor, shift), [source], y)
+        self.settle(made, target, rows)

@@ -19,7 +19,7 @@ from ..local import Span, spans
 from ..strides import Strides, row_pitch
 from .context import Expansion
 from .instructions import Parts, matrix_product
-from .kernel import integers, relu_of, two_step
+from .kernel import folded_bias, integers, relu_of, two_step
 from .matrix import MOST_ROWS, Held, Stored, block_width, load_matrix, pitch, room, store_constant, store_matrix
 
 #: Byte planes of partial sums.
@@ -176,7 +176,7 @@ def expand_product(context: Expansion, layer: Layer) -> None:
             raise ValueError("weights must be constant, and rows evenly apart")
         shape = Shape(math.prod(op.inputs[0].shape[:-1]), op.inputs[0].shape[-1], result.shape[-1])
         left = Factor((Stored(Ref(x.buffer, x.offset), between[0], 1),))
-        product = Product(context, layer, shape, left, Factor(data=weights.T[None]), integers(op.operand(2)))
+        product = Product(context, layer, shape, left, Factor(data=weights.T[None]), folded_bias(op, weights))
         product.run(0, Stored(Ref(y.buffer, y.offset), between[1], 1))
         return
     a, b = op.inputs

@@ -13,13 +13,13 @@ from gadl.passes.plan.plan import LayerPlan
 from gadl.passes.plan.program import Ref
 
 from ..layers import Layer, Window, shape_of
-from ..local import Span, Tile, View, align
+from ..local import ALIGNMENT, Span, Tile, View
 from .context import Block, Expansion
-from .instructions import Padding, plain_depthwise
+from .instructions import plain_convolution, plain_depthwise
 from .kernel import Kernel, shape_or_raise
 
-#: Largest factor of interpolation: the zeros between samples that an instruction can insert, and weights of eight bits.
-MOST_FACTOR = 8
+#: The largest weight of an instruction.
+MOST_WEIGHT = 127
 
 
 def factors_of(op: Op) -> tuple[int, int] | None:
@@ -30,12 +30,20 @@ def factors_of(op: Op) -> tuple[int, int] | None:
     return y.h // x.h, y.w // x.w
 
 
-def filter_of(factor: int) -> Array:
-    """The weights of linear interpolation by a factor, in parts of `2 * factor` (1 for no factor)."""
+def taps_of(factor: int, phase: int) -> tuple[int, list[int]]:
+    """The samples that results number `phase` behind each sample lie between: the first one relative to it, and weights.
+
+    Weights count `2 * factor` parts.
+    """
     if factor == 1:
-        return np.ones(1, np.int64)
-    rising = 2 * np.arange(factor) + 1
-    return np.concatenate([rising, rising[::-1]])
+        return 0, [1]
+    ahead = 2 * phase + 1 - factor  # of the sample, in parts
+    return (0, [2 * factor - ahead, ahead]) if ahead >= 0 else (-1, [-ahead, 2 * factor + ahead])
+
+
+def most_weight(tall: int, wide: int) -> int:
+    """The largest weight of interpolation by two factors."""
+    return (2 * tall - 1) * (2 * wide - 1)
 
 
 class Nearest(Kernel):
@@ -65,7 +73,11 @@ class Nearest(Kernel):
 
 
 class Bilinear(Kernel):
-    """Interpolation between the centres of samples; beyond the border its last sample goes on."""
+    """Interpolation between the centres of samples; beyond the border its last sample goes on.
+
+    Results that lie alike between their samples are a phase, and one filter of two or three taps a side makes all of them, from the
+    operand in a frame of copies of its border.
+    """
 
     def __init__(self, context: Expansion, layer: Layer, plan: LayerPlan) -> None:
         super().__init__(context, layer, plan)
@@ -74,47 +86,101 @@ class Bilinear(Kernel):
             raise ValueError("not a whole factor")
         self.tall, self.wide = factors
         self.operand = shape_or_raise(layer.op.inputs[0])
-        self._filter: Block | None = None
+        self._known: dict[bytes, Block] = {}
+        self.passing = bool(self.copies)
+
+    @property
+    def copies(self) -> int:
+        """Channels with the same data that a weight of more than seven bits is spread over (0: weights fit)."""
+        most = most_weight(self.tall, self.wide)
+        return -(-most // MOST_WEIGHT) if most > MOST_WEIGHT else 0
 
     def rows(self, rows: Span, sources: Mapping[int, Tile], target: Tile) -> None:
-        column, row = filter_of(self.tall), filter_of(self.wide)
-        if self._filter is None:
-            slots = -(-self.operand.c // self.lanes)
-            each = align(len(column) * len(row))
+        first = (rows.first - self.tall // 2) // self.tall if self.tall > 1 else rows.first
+        last = (rows.end - 1 + self.tall // 2) // self.tall if self.tall > 1 else rows.end - 1
+        x = self._framed(self.source(sources), Span(first, last - first + 1))
+        for down in range(self.tall):
+            low = -(-(rows.first - down) // self.tall)
+            count = (rows.end - 1 - down) // self.tall + 1 - low
+            for right in range(self.wide) if count > 0 else ():
+                self._phase(x, target, down, right, Span(low, count))
 
-            def make() -> Array:
-                weights = np.outer(column, row).astype(np.uint8).reshape(1, -1)
-                return np.tile(np.pad(weights, ((0, 0), (0, each - weights.shape[1]))), (1, slots))
-
-            self._filter = self.context.constant(slots * each, make, f"{self.layer.name}.filter")
-        around, pads = self._framed(self.source(sources), rows)
-        window = Window(len(column), len(row), 1, 1, 1, 1, self.tall - 1, self.wide - 1, 0, 0)
-        x, y = around.view(), target.view(rows)
-        shift = sum(int(np.log2(2 * f)) for f in (self.tall, self.wide) if f > 1)
-        self.emit(plain_depthwise(x, y, self._filter.at(), window, pads, shift), [x, self._filter], y)
-
-    def _framed(self, tile: Tile, rows: Span) -> tuple[Tile, Padding]:
-        """Operand rows with a frame of copies where the window reaches over the border; and the zeros around them.
-
-        Sample k stands at `(k + 1) * f` among the zeros, sample -1 being the frame. The window of result r begins at
-        `r - (f - 2) / 2` and is 2f long.
-        """
-        low, count, up, down = 0, self.operand.h, 0, 0
-        if self.tall > 1:
-            start = rows.first - (self.tall - 2) // 2
-            end = rows.end - 1 - (self.tall - 2) // 2 + 2 * self.tall
-            low, high = -(-start // self.tall) - 1, (end - 1) // self.tall
-            count, up, down = high - low, (low + 1) * self.tall - start, end - 1 - high * self.tall
+    def _phase(self, x: Tile, target: Tile, down: int, right: int, samples: Span) -> None:
+        """The results of one phase behind some rows of samples."""
+        (above, column), (before, row) = taps_of(self.tall, down), taps_of(self.wide, right)
+        # Taps of no weight stand in front where the filter would not begin where rows and columns of the operand do.
+        start = samples.first + above - x.first
+        if self.copies:
+            # A dense convolution has just the windows that its operand has room for.
+            column, row, start = _three(column, above), _three(row, before), start - above - 1
         else:
-            low, count = rows.first, rows.count
+            row = [0] * (before + int(self.wide > 1)) + row
+            if start * x.w % ALIGNMENT:
+                column, start = [0] * start + column, 0
+        held = Span(x.first + start, samples.count + len(column) - 1)
+        view = self.exact(x, held).view(held) if self.copies else x.view(held)
+        made = target.view(Span(samples.first * self.tall + down, (samples.count - 1) * self.tall + 1))
+        y = View(
+            Ref(made.address.buffer, made.address.offset + right), made.n, made.c, samples.count, self.operand.w, made.n_str, made.c_str,
+            made.h_str * self.tall, self.wide, False, made.region,
+        )  # fmt: skip
+        # A dense convolution writes neighbouring results side by side.
+        even = y if y.starts_even and not self.copies else self._beside(samples)
+        window = Window(len(column), len(row), 1, 1, 1, 1, 0, 0, 0, 0)
+        shift = sum(int(np.log2(2 * f)) for f in (self.tall, self.wide) if f > 1)
+        block = self._weights(np.outer(column, row))
+        make = plain_convolution if self.copies else plain_depthwise
+        self.emit(make(view, even, block.at(), window, shift), [view, block], even)
+        if even is not y:
+            self.emit_copy(even, y)
+
+    def _beside(self, samples: Span) -> View:
+        size = Tile.size(self.lanes, self.shape.n, self.shape.c, samples.count, self.operand.w)
+        buffer = self.context.program.buffer("local", size, "phase")
+        return Tile(buffer, self.lanes, self.shape.n, self.shape.c, samples.count, self.operand.w).view()
+
+    def _weights(self, weights: Array) -> Block:
+        """The filter of one phase for every channel, or its parts for channels with the same data."""
+        copies, key = self.copies, weights.tobytes() + bytes(weights.shape)
+        if key not in self._known or self.passing:
+            if copies:
+                rest, parts = weights.astype(np.int64), []
+                for _ in range(copies):
+                    parts.append(np.minimum(rest, MOST_WEIGHT))
+                    rest = rest - parts[-1]
+                data = np.stack(parts, -1).astype(np.uint8).reshape(1, -1)
+            else:
+                flat = weights.astype(np.uint8).reshape(1, -1)
+                data = np.tile(np.pad(flat, ((0, 0), (0, -flat.shape[1] % 16))), (1, -(-self.shape.c // self.lanes)))
+            self._known[key] = self.context.constant(data.shape[1], lambda: data, f"{self.layer.name}.filter")
+        return self._known[key]
+
+    def _framed(self, tile: Tile, around: Span) -> Tile:
+        """Rows with a frame where they reach over the border, and columns on both sides; every channel as often as weights ask."""
         side = int(self.wide > 1)
-        inside = Span(max(low, 0), min(low + count, self.operand.h) - max(low, 0))
-        around = Span(low, count)
-        made = self.copied(tile, inside, around, side, side) if side or around != inside else self.exact(tile, inside)
-        if made is not tile and (side or around != inside):
-            self._frame(made, inside, side)
-        spare = (self.wide - 2) // 2 if side else 0
-        return made, Padding(up, down, spare, spare)
+        inside = Span(max(around.first, 0), min(around.end, self.operand.h) - max(around.first, 0))
+        source = tile if not self.copies else self._spread(tile, inside)
+        if not side and around == inside:
+            return self.even(source, inside) if source.view(inside).starts_even else self.copied(source, inside, inside, 0, 0)
+        made = self.copied(source, inside, around, side, side)
+        self._frame(made, inside, side)
+        return made
+
+    def _spread(self, tile: Tile, rows: Span) -> Tile:
+        """One channel on as many lanes and slots as weights have parts, by the transfer engine."""
+        lanes = self.lanes
+        size = Tile.size(lanes, 1, self.copies, rows.count, tile.w)
+        made = Tile(self.context.program.buffer("local", size, "spread"), lanes, 1, self.copies, rows.count, tile.w, rows.first)
+        source, target = tile.view(rows), made.view()
+        # Read as rows that lie over each other, written as channels.
+        pixels = rows.count * tile.w
+        fields = {
+            "trans_dir": 3, "src_fmt": 1, "dst_fmt": 1, "src_n": 1, "src_c": 1, "src_h": self.copies, "src_w": pixels, "src_n_stride": 0,
+            "src_c_stride": 0, "src_h_stride": 0, "dst_c": self.copies, "dst_h": 1, "dst_w": pixels, "dst_n_stride": target.n_str,
+            "dst_c_stride": target.c_str, "dst_h_stride": pixels,
+        }  # fmt: skip
+        self.context.transfer(fields, source.address, target.address, [source.region], [target.region])
+        return made
 
     def _frame(self, made: Tile, inside: Span, side: int) -> None:
         """Columns beside the first and last one, then rows above and below."""
@@ -124,6 +190,11 @@ class Bilinear(Kernel):
         for target, source in ((made.first, inside.first), (made.rows.end - 1, inside.end - 1)):
             if target != source:
                 self.emit_copy(made.view(Span(source, 1)), made.view(Span(target, 1)))
+
+
+def _three(taps: list[int], first: int) -> list[int]:
+    """Weights of a sample and both of its neighbours; of one alone where there is one tap."""
+    return taps if len(taps) == 1 else [0, *taps] if first == 0 else [*taps, 0]
 
 
 def _column(view: View, number: int) -> View:

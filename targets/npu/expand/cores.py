@@ -7,19 +7,21 @@ rows of each core. A value stays on chip, with the rows that its core computes o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Sequence, Set
+from itertools import product
 from typing import Any
 
 import numpy as np
 
 from gadl.compiler.ir.graph import Value
 from gadl.compiler.ir.types import Array
-from gadl.passes.plan.division import NONE, Case, Division, Range, owned, without
+from gadl.passes.plan.division import Division, Range, Shares, owned, without
 from gadl.passes.plan.plan import LayerPlan
 from gadl.passes.plan.program import Buffer, Ref, Region
 from gadl.passes.plan.rows import RowLayer, RowMap
 from gadl.passes.schedule.cores import SIGNAL
 
+from ..bounds import windows_of
 from ..costs import Costs
 from ..layers import Layer
 from ..rowwise import is_reduction, partial_bytes, partial_type, row_reads
@@ -31,6 +33,8 @@ from .pooling import reduce_part
 
 #: Queue of loads for one core and of signals between cores, and queues of constants for all.
 LOADING, SHARING = "LD0", ("LD1", "LD2")
+#: How much longer rows are on their way from core to core because weights are loaded meanwhile.
+BUSY = 2
 #: Bytes that a signal carries: nobody reads them.
 SIGNAL_BYTES = 16
 
@@ -113,13 +117,11 @@ def shape_of(value: Value) -> RowShape:
     return shape
 
 
-def division(
-    layers: Sequence[Layer], plans: Sequence[LayerPlan], cores: int, stored: Set[int], exchange: Callable[[Case], bool]
-) -> Division:
-    """The division of a run of layers among cores."""
+def shares_of(layers: Sequence[Layer], plans: Sequence[LayerPlan], cores: int, stored: Set[int]) -> Shares:
+    """What cores divide of a run of layers."""
     owners = {id(layer.result): plan.owners for layer, plan in zip(layers, plans, strict=True) if plan.owners}
     spread = {id(layer.result) for layer, plan in zip(layers, plans) if plan.spread and may_spread(layer)}
-    return Division(*rows_of(layers, cores, owners), cores, stored, exchange, spread, owners)
+    return Shares(*rows_of(layers, cores, owners), cores, stored, spread, owners, {id(m.op) for m in layers if is_reduction(m)})
 
 
 class DividedExpansion:
@@ -131,10 +133,9 @@ class DividedExpansion:
         self.context, self.layers, self.cores = context, layers, cores
         self.plans = {layer.index: plan for layer, plan in zip(layers, plans, strict=True)}
         self.stored = stored
-        exchanged = {id(layer.result) for layer, plan in zip(layers, plans) if plan.exchanged}
-        exchanged |= {id(layer.op) for layer in layers if is_reduction(layer)}
-        self.spread = {id(layer.result) for layer, plan in zip(layers, plans) if plan.spread and may_spread(layer)}
-        self.division = division(layers, plans, cores, stored, lambda case: case.value in exchanged)
+        shares = shares_of(layers, plans, cores, stored)
+        self.spread = shares.spread
+        self.division = Division(shares, {id(layer.result) for layer, plan in zip(layers, plans) if plan.exchanged})
         self.buffers: dict[int, Buffer] = {}
         self.live: dict[tuple[int, int], Live] = {}
         #: Values, and the cores that have yet to load rows of them.
@@ -216,7 +217,7 @@ class DividedExpansion:
         """The rows that a core makes, in the order in which it makes them.
 
         Where they may lie `apart`, those that others load come first and those that read what others made come last, so that the
-        passing of rows is hidden behind the rest.
+        passing of rows is hidden behind the rest; unless it costs more to read the weights once more.
         """
         low, high = self.division.made[id(layer.result)][core]
         if not apart:
@@ -229,10 +230,20 @@ class DividedExpansion:
             if self.division.loads(id(value), core) and id(value) in self.division.made:
                 first, last = self.division.made[id(value)][core]
                 late |= (reads.low[low:high] < first) | (reads.high[low:high] > last)
-        rank = np.where(late, 2, np.where(early, 0, 1))
-        edges = [0, *(np.flatnonzero(np.diff(rank)) + 1).tolist(), len(rows)]
-        spans = [(int(rank[a]), Span(low + a, b - a)) for a, b in zip(edges, edges[1:])]
-        return [span for _, span in sorted(spans, key=lambda item: item[0])]
+        found: list[tuple[float, list[Span]]] = []
+        for first, last in product((True, False), (True, False)):
+            rank = np.where(late & last, 2, np.where(early & first, 0, 1))
+            waits = int(np.any(early & (rank > 0))) + int(np.any(late & (rank < 2)))
+            edges = [0, *(np.flatnonzero(np.diff(rank)) + 1).tolist(), len(rows)]
+            spans = sorted(((int(rank[a]), Span(low + a, b - a)) for a, b in zip(edges, edges[1:])), key=lambda item: item[0])
+            took = sum(self._cycles(layer, span.count) for _, span in spans) + waits * BUSY * self.context.costs.passing
+            found.append((took, [span for _, span in spans]))
+        return min(found, key=lambda item: item[0])[1]
+
+    def _cycles(self, layer: Layer, rows: int) -> float:
+        """Cycles of the array for some rows of a layer: little less for few of them where weights are many."""
+        costs, dtype = self.context.costs, layer.op.inputs[0].dtype
+        return sum(window.batch * costs.product(window, rows, window.oc, dtype) for window, _ in windows_of(layer))
 
     def _reduce(self, layer: Layer) -> None:
         """Partial results of every core's rows; who needs the result loads those of the others."""
@@ -242,19 +253,23 @@ class DividedExpansion:
         part = context.tile(parts * size, "partial")
         there = context.program.buffer(SCRATCH, parts * size, "partial", 64)
         makers = [core for core, (low, high) in enumerate(self.division.made[id(layer.result)]) if high > low]
-        for core, (low, high) in enumerate(owned(shape.rows, parts)):
-            context.core = core
-            reduce_part(context, layer, Span(low, high - low), shape, self.live[id(x), core].band, kind, part, core)
-        senders = [core for core in range(parts) if any(other != core for other in makers)]
-        for core in senders:
-            context.core = core
-            context.store(Tile(part.buffer, core * size), there, core * size, [CopyDim(size, 1, 1)])
-        for core in senders:
-            context.core = core
-            context.step(LOADING, SIGNAL, {}, [Region(there, core * size, size)], [])
+        mine = self.division.owned(id(layer.op))
+        rows = owned(shape.rows, parts)
+        senders = {}
+        for core, (number, end) in enumerate(mine):
+            if end <= number:
+                continue
+            context.core, (low, high) = core, rows[number]
+            reduce_part(context, layer, Span(low, high - low), shape, self.live[id(x), core].band, kind, part, number)
+            if any(other != core for other in makers):
+                senders[core] = number * size
+        for context.core, at in senders.items():
+            context.store(Tile(part.buffer, at), there, at, [CopyDim(size, 1, 1)])
+        for context.core, at in senders.items():
+            context.step(LOADING, SIGNAL, {}, [Region(there, at, size)], [])
         for core in makers:
             context.core = core
-            for low, high in without((0, parts), (core, core + 1) if core < parts else NONE):
+            for low, high in without((0, parts), mine[core]):
                 context.load(there, low * size, Tile(part.buffer, low * size), [CopyDim((high - low) * size, 1, 1)])
             kernel = _kernel(context, layer, self.plans[layer.index])
             if isinstance(kernel, _ReductionKernel):

@@ -99,3 +99,25 @@ def test_calibrate_refuses_no_samples_and_nan(feeds: list[dict[str, np.ndarray]]
     with pytest.raises(GadlError) as caught:
         calibrate(_doubled(), feeds)
     assert caught.value.diagnostics[0].code == "GADL-Q010"
+
+
+def test_calibrate_keeps_the_extremes_of_what_is_returned() -> None:
+    """A percentile cuts `x`, and not its double."""
+    data = np.ones((1, 2), np.float32)
+    data[0, 0] = 100
+    feeds = [{"x": np.ones((1, 2), np.float32)}] * 60 + [{"x": data}]
+    ranges = calibrate(_doubled(), feeds, lambda: Percentile(98))
+    assert ranges["x"].high < 2
+    assert ranges["y"] == Range(0.0, 200.0)
+
+
+@pytest.mark.parametrize(("extreme", "cut"), [(1.2, False), (1.3, True), (50.0, True)])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_only_long_tails_are_cut(extreme: float, cut: bool, sign: int) -> None:
+    observer = ObserverKind.LONG_TAILS.create(99)
+    observer.update(sign * np.linspace(0, 1, 1000, dtype=np.float32))
+    observer.update(np.array([sign * extreme], np.float32))
+    found = observer.range()
+    reach = found.high if sign > 0 else -found.low
+    assert (reach < 1.05) == cut
+    assert cut or reach == pytest.approx(extreme)

@@ -299,3 +299,9 @@ def test_files_of_the_vendors_compiler(path: Path) -> None:
     assert again.data == model.data and again.model == replace(model.model, sections=moved)
     assert call(path).exit_code == 0
     assert json.loads(call(path, "--json").stdout)["estimated"]["overlap_us"] > 0
+
+
+def test_sections_of_ours_are_of_no_kind_that_the_runtime_loads() -> None:
+    model = decode(build(CHIPS["cv181x"], "m", b"", [b""], [Port("x", (1, 4), 1.0)], [Port("y", (1, 4), 1.0)], extra={"note": b"text"}).encode())
+    kinds = {section.name: section.kind for section in model.model.sections}
+    assert kinds["note"] not in {kind for kind in SectionKind if kind is not SectionKind.PRIVATE} and model.data[-1] == b"text"

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import gadl
+from gadl.compiler.ir.types import DType
 from gadl.passes.plan.plan import GroupPlan, LayerPlan, Plan
 from gadl.passes.quant.quantize import Precision
 from gadl.runtime.session import Session
@@ -20,16 +22,17 @@ from gadl.targets.npu import _sim
 from gadl.targets.npu.backend import NpuBackend
 from gadl.targets.npu.container import Container, core_code
 from gadl.targets.npu.costs import Costs
-from gadl.targets.npu.division import Manner, divided_plan
+from gadl.targets.npu.division import Manner, cut_before, divided_plan
 from gadl.targets.npu.expand.cores import divisible
 from gadl.targets.npu.instruction import Instruction, decode, encode
 from gadl.targets.npu.isa import Queue
 from gadl.targets.npu.layers import Layer, layers_of
 from gadl.targets.npu.machine import load_machine
 from gadl.targets.npu.planner import Planner
+from gadl.targets.npu.rowwise import is_reduction, partial_type
 from tests.networks import resnet50
 
-from .programs import placed, run_segments
+from .programs import float_graph, placed, random, run_segments
 from .test_groups import KINDS, network
 
 LARGE = load_machine("large")
@@ -90,16 +93,52 @@ def test_any_division_with_wide_activations(data: st.DataObject, kinds: list[str
     check(kinds, height, Precision.INT16, data)
 
 
+@pytest.mark.parametrize(("height", "kind"), [(8, DType.I16), (9, DType.I32)])
+def test_partial_results_hold_any_sum(height: int, kind: DType) -> None:
+    """Every element is as far from the zero point as it can be."""
+    graph, b, x = float_graph(1, 6, height, 16)
+    x = b("max_pool", x, kernel=(1, 1), strides=(1, 1), pads=(0, 0, 0, 0), dilations=(1, 1))
+    graph.set_outputs([b("reduce_mean", x, axes=(2, 3), keepdims=True)])
+    shape = graph.inputs[0].shape
+    made = placed(graph, [{"x": np.zeros(shape, np.float32)}, {"x": np.full(shape, 4, np.float32)}], machine=LARGE)
+    (segment,) = segments_of(made.ops, made.outputs)
+    (layer,) = (found for found in layers_of(segment) if is_reduction(found))
+    assert partial_type(layer) is kind
+    for owners in (0, 2):
+        plans = [LayerPlan(m.ops, exchanged=True, owners=owners) for m in layers_of(segment) if divisible(m)]
+        assert len(plans) == len(layers_of(segment))
+        run_segments(made, {"x": np.full(shape, 4, np.float32)}, LARGE, Plan((GroupPlan(tuple(plans), 1, 4),)))
+
+
+def test_a_run_is_cut_where_few_bytes_cross() -> None:
+    """Back from where room ran out to a narrow value; not beyond a wide one, nor twice at one place."""
+    graph, b, x = float_graph(1, 6, 12, 12)
+    rng = np.random.default_rng(0)
+    for channels in (64, 8, 96, 32, 16, 64, 80):
+        weights = random(graph, rng, channels, x.shape[1], 1, 1)
+        x = b("conv", x, weights, None, strides=(1, 1), pads=(0, 0, 0, 0), dilations=(1, 1))
+    graph.set_outputs([x])
+    made = placed(graph, [{"x": rng.standard_normal(graph.inputs[0].shape).astype(np.float32)}], machine=LARGE)
+    (segment,) = segments_of(made.ops, made.outputs)
+    layers = [layer for layer in layers_of(segment) if layer.op.name == "conv"]
+    index = [layer.index for layer in layers]
+    assert cut_before(layers, index[6], set()) == index[5]  # 16 channels cross, not 64
+    assert cut_before(layers, index[4], set()) == index[4]  # what crosses before is wider
+    assert cut_before(layers, index[3], set()) == index[2]  # past 96 channels to 8
+    assert cut_before(layers, index[3], {index[2]}) == index[3]
+
+
 def compiled(kinds: list[str], height: int) -> bytes:
-    """A network's program for all cores."""
+    """A network's program for all cores, which exchange all rows that they can."""
     graph = network(kinds, height)
     feeds = [{"x": np.random.default_rng(i).standard_normal(graph.inputs[0].shape).astype(np.float32)} for i in range(2)]
     made = placed(graph, feeds, machine=LARGE)
     (segment,) = segments_of(made.ops, made.outputs)
     layers = layers_of(segment)
-    plan = divided_plan(Planner(Costs(LARGE), LARGE.sram_bytes // 2), layers, {id(v) for v in segment.outputs}, Manner(192 << 10))
+    plan = divided_plan(Planner(Costs(LARGE), LARGE.sram_bytes // 2), layers, {id(v) for v in segment.outputs}, Manner(192 << 10, 1.0))
     assert plan is not None
-    return NpuBackend(LARGE).compile(segment, plan).code
+    passing = Plan(tuple(replace(g, layers=tuple(replace(p, exchanged=True) for p in g.layers)) for g in plan.groups))
+    return NpuBackend(LARGE).compile(segment, passing).code
 
 
 def test_every_core_works_and_posts_that_are_missing_are_found() -> None:
