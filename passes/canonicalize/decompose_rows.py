@@ -21,13 +21,14 @@ def decompose_rows(graph: Graph, names: frozenset[str] = frozenset()) -> bool:
     `c = x - mean(x)`; `rms_norm` likewise with `c = x`. All by definition, for the ops of `names` over the last axis.
 
     Rows are channels of one row of pixels meanwhile, `[1, R, 1, n]`, so that reductions go over pixels and each channel has one number.
-    A softmax that the graph returns stays: 8 bits are few for what users read.
+    A softmax that the graph returns stays, since 8 bits are few for what users read, and so does one of a sum: that may mask, and its
+    range is cut for a softmax only (`passes/quant/masks.py`).
     """
     changed = False
     outputs = {id(v) for v in graph.outputs}
     for op in list(graph.ops):
         rows = _rows(op) if op.name in names else None
-        if rows is None or (op.name == "softmax" and id(op.result) in outputs):
+        if rows is None or (op.name == "softmax" and (id(op.result) in outputs or _may_mask(op.inputs[0]))):
             continue
         build = Builder.before(graph, op)
         make = _softmax if op.name == "softmax" else _normalised
@@ -49,6 +50,12 @@ def _rows(op: Op) -> tuple[int, ...] | None:
     if rows <= MOST_ROWS:
         return (1, rows, 1, shape[-1])
     return (shape[0], rows // shape[0], 1, shape[-1]) if rows // shape[0] <= MOST_ROWS else None
+
+
+def _may_mask(scores: Value) -> bool:
+    while scores.producer is not None and scores.producer.name in ("reshape", "transpose"):
+        scores = scores.producer.inputs[0]
+    return scores.producer is not None and scores.producer.name in ("add", "sub", "where")
 
 
 def _reduced(build: Builder, name: str, x: Value) -> Value:
