@@ -161,7 +161,7 @@ def compile(  # noqa: A001  (the API's name)
     float_graph, quant = graph, {"precision": (precision := _precision(found, chosen, graph)).value}
     if graph.stage is Stage.FLOAT:
         with clock.stage("simplify"):
-            manager.run(graph, float_pipeline(found.residuals(description)))
+            manager.run(graph, float_pipeline(found.residuals(description), _decomposed(found, description, precision, graph)))
         with clock.stage("quantize"), manager.guarded("quantize", graph):
             graph, details = _quantize(graph, found, description, precision, samples, chosen)
             quant |= details
@@ -256,6 +256,13 @@ def _precision(found: Target, options: CompileOptions, graph: Graph) -> Precisio
     if name not in found.precisions:
         raise GadlError.of("GADL-T002", target=found.name, precision=name, known=list(found.precisions))
     return Precision(name)
+
+
+def _decomposed(found: Target, machine: Any, precision: Precision, graph: Graph) -> frozenset[str]:
+    """Ops that the target has only in parts, whose ranges calibration will see."""
+    if precision is not Precision.INT8 or found.quant_rules is None or has_own_scales(graph):
+        return frozenset()
+    return found.quant_rules(machine).decomposed
 
 
 def _quantize(

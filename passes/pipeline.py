@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from gadl.compiler.ir.graph import Graph
 from gadl.compiler.ir.passes import Pass, named
 
 from .canonicalize.combine_shape_ops import combine_shape_ops
+from .canonicalize.decompose_rows import decompose_rows
 from .canonicalize.fold_affine import decompose_batch_norm, fold_affine
 from .canonicalize.fold_constants import fold_constants
 from .canonicalize.masks_as_sums import masks_as_sums
@@ -40,11 +44,15 @@ FLOAT_PIPELINE: tuple[Pass, ...] = (
     Pass("fuse_activation_again", fuse_activation),
     Pass("remove_identities_again", remove_identities),
     named(subsample_first),
+    named(decompose_rows),
 )
 
 
-def float_pipeline(residuals: bool = True) -> tuple[Pass, ...]:
-    """The pipeline for a target; without `residuals`, one whose convolutions take no further operand."""
-    if residuals:
-        return FLOAT_PIPELINE
-    return tuple(Pass(p.name, lambda graph: False) if p.run is fuse_residual else p for p in FLOAT_PIPELINE)
+def float_pipeline(residuals: bool = True, decomposed: frozenset[str] = frozenset()) -> tuple[Pass, ...]:
+    """The pipeline for a target; without `residuals`, one whose convolutions take no further operand. `decomposed`: ops over rows
+    that the target has only in parts.
+    """
+    chosen: dict[str, Callable[[Graph], bool]] = {"decompose_rows": lambda graph: decompose_rows(graph, decomposed)}
+    if not residuals:
+        chosen["fuse_residual"] = lambda graph: False
+    return tuple(Pass(p.name, chosen.get(p.name, p.run)) for p in FLOAT_PIPELINE)

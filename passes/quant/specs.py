@@ -55,6 +55,8 @@ class QuantRules:
     mean_bits: int = 0
     #: Weighted ops whose weights have one scale for all output channels.
     one_scale: frozenset[str] = frozenset()
+    #: Softmax and normalisations that become simpler ops in front of calibration (`passes/canonicalize/decompose_rows.py`).
+    decomposed: frozenset[str] = frozenset()
     offset_operands: frozenset[str] = frozenset()
     equalize: float = 0.0
     observer: ObserverKind = ObserverKind.MIN_MAX

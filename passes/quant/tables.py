@@ -74,7 +74,9 @@ def _changing(values: Array, tolerance: float) -> tuple[int, int]:
     """First and last index between which values change: all before (behind) are within `tolerance` of it."""
 
     def flat(run: Array) -> int:
-        spread = np.maximum(np.maximum.accumulate(run) - run, run - np.minimum.accumulate(run))
+        # A pole is no number, and so no flat place.
+        with np.errstate(invalid="ignore"):
+            spread = np.maximum(np.maximum.accumulate(run) - run, run - np.minimum.accumulate(run))
         steps = np.flatnonzero(~(spread <= tolerance))
         return int(steps[0]) - 1 if len(steps) else len(run) - 1
 

@@ -27,13 +27,13 @@ from .emit import commands_of, stream_of
 from .expand.context import LOCAL, SCRATCH, TDMA, Expansion
 from .expand.group import GroupExpansion
 from .expand.lone import expand_movement
-from .expand.matrix import expand_linear
+from .expand.product import expand_product
 from .expand.resize import Magnified, is_magnified
 from .expand.tiled import TiledConvolution
 from .grouping import LayerCosts
 from .in_place import chains_of
 from .isa import Engine
-from .layers import Layer, layers_of
+from .layers import PRODUCTS, Layer, layers_of
 from .places import bind, place_values
 from .planner import Planner
 from .profile import DESCRIPTION, pack
@@ -132,7 +132,7 @@ class Build:
                 elif is_magnified(layer.op):
                     Magnified(self.context, layer, group.layers[0]).run()
                 else:
-                    (expand_linear if layer.op.name == "linear" else expand_movement)(self.context, layer)
+                    (expand_product if layer.op.name in PRODUCTS else expand_movement)(self.context, layer)
                 continue
             inside = {id(m.op) for m in members}
             kept = {id(m.result) for m, p in zip(members, group.layers) if p.kept}

@@ -17,7 +17,7 @@ from .expand.context import Trial
 from .expand.group import kernel_of
 from .expand.kernel import shape_or_raise
 from .expand.resize import is_magnified
-from .layers import Layer, macs_of, row_reads
+from .layers import PRODUCTS, Layer, macs_of, row_reads
 from .local import Span
 
 
@@ -53,7 +53,7 @@ def _cycles(trial: Trial, layer: Layer) -> int:
     reads = row_reads(layer)
     if reads is None or is_magnified(layer.op):
         chip = trial.chip
-        return int(macs_of(layer.op) / chip.macs_per_cycle * 2) if layer.op.name == "linear" else 0
+        return int(macs_of(layer.op) / chip.macs_per_cycle * 2) if layer.op.name in PRODUCTS else 0
 
     def whole(value: Value) -> Any:
         shape = shape_or_raise(value)
@@ -78,7 +78,7 @@ def layer_facts(least: Sequence[Least], layers: Sequence[Layer], bytes_per_cycle
     """Rows for reports."""
     found = []
     for one, layer in zip(least, layers, strict=True):
-        on_array = layer.op.name in ("conv", "conv_transpose", "linear")
+        on_array = layer.op.name in (*PRODUCTS, "conv", "conv_transpose")
         bound = {"array": float(one.cycles if on_array else 0), "vector": float(0 if on_array else one.cycles), "dram": one.bytes / bytes_per_cycle}
         shape = tuple(layer.result.shape)
         found.append(LayerFacts(layer.name, layer.op.name, str(layer.op.loc), shape, macs_of(layer.op), bound))

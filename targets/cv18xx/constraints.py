@@ -13,20 +13,32 @@ from gadl.targets.base import ConstraintTable
 
 from .chip import Chip
 from .expand.resize import MOST_WEIGHT, factors_of, most_weight, power_of_two
-from .layers import ELEMENTWISE, REDUCTIONS, WEIGHTED, is_depthwise, row_reads_op, shape_of, window_of, zero_point_of
+from .layers import (
+    ELEMENTWISE,
+    PRODUCTS,
+    REDUCTIONS,
+    WEIGHTED,
+    is_depthwise,
+    is_row,
+    row_reads_op,
+    shape_of,
+    window_of,
+    zero_point_of,
+)
+from .strides import MOVING
 
 CONSTRAINTS = ConstraintTable()
 constraint = CONSTRAINTS
 
 #: Ops with a lowering.
 DEVICE_OPS = frozenset({
-    "conv", "conv_transpose", "linear", "add", "sub", "mul", "min", "max", "relu", "clamp", "lut", "requantize", "max_pool", "avg_pool",
+    "conv", "conv_transpose", "linear", "matmul", "add", "sub", "mul", "min", "max", "relu", "clamp", "lut", "requantize", "max_pool", "avg_pool",
     "reduce_sum", "reduce_mean", "reduce_max", "resize", "concat", "slice", "pad", "reshape", "transpose",
 })  # fmt: skip
 #: Ops that pass integers on as they are, or by a table.
 WITH_ZERO_POINTS = frozenset({"lut", "max_pool", "reduce_max", "min", "max", "resize", "concat", "slice", "pad", "reshape", "transpose"})
 _WINDOWED = (*WEIGHTED, "max_pool", "avg_pool")
-MOST_EXTENT, MOST_STRIDE, MOST_DILATION, MOST_INSERTED, MOST_PADDING = 4063, 31, 15, 14, 15
+MOST_AXES, MOST_EXTENT, MOST_STRIDE, MOST_DILATION, MOST_INSERTED, MOST_PADDING = 16, 4063, 31, 15, 14, 15
 #: Pixels of a filter of ones.
 MOST_ONES = 4096
 
@@ -40,10 +52,11 @@ def element_types(op: Op, chip: Chip) -> bool:
 
 @constraint()
 def four_axes(op: Op, chip: Chip) -> bool:
-    """a tensor with more than four axes, or without elements
-    张量超过四个轴，或没有元素"""
+    """a tensor with more than four axes that is computed, not only moved or multiplied as matrices; or one without elements
+    参与计算（而非仅搬运或矩阵相乘）的张量超过四个轴，或张量没有元素"""
+    most = MOST_AXES if op.name in (*MOVING, "matmul") else 4
     tensors = [v for v in (*op.results, *op.inputs) if not v.is_constant]
-    return all(0 < v.type.rank <= 4 and v.type.element_count > 0 for v in tensors)
+    return all(0 < v.type.rank <= most and v.type.element_count > 0 for v in tensors)
 
 
 @constraint()
@@ -63,7 +76,7 @@ def constant_weights(op: Op, chip: Chip) -> bool:
     return all(v is None or v.is_constant for v in op.operands[1:3]) and op.operand(3) is None
 
 
-@constraint("linear")
+@constraint(*PRODUCTS)
 def one_factor(op: Op, chip: Chip) -> bool:
     """a product of matrices with a factor for each column
     矩阵乘法的每列使用不同的缩放系数"""
@@ -164,16 +177,16 @@ def computed_operands(op: Op, chip: Chip) -> bool:
 
 @constraint(*ELEMENTWISE)
 def broadcast_forms(op: Op, chip: Chip) -> bool:
-    """operands of other shapes than the result's, one number, or one pixel for each channel
-    操作数形状既不同于结果，也不是单个数值或每通道一个像素"""
+    """operands of other shapes than the result's, one number, one pixel for each channel, or constants for each column
+    操作数形状既不同于结果，也不是单个数值、每通道一个像素或每列一个常量"""
     return row_reads_op(op) is not None
 
 
 @constraint("add", "sub")
 def computed_terms(op: Op, chip: Chip) -> bool:
-    """a sum with a constant
-    与常量求和"""
-    return not any(v.is_constant for v in op.inputs)
+    """a sum with a single constant
+    与单个常量求和"""
+    return not any(v.is_constant and not is_row(v, op) for v in op.inputs)
 
 
 def is_power(requant: Requant) -> bool:

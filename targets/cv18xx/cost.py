@@ -156,7 +156,8 @@ def tdma_bytes(fields: Mapping[str, int], serial: bool = False) -> TdmaCost:
     local_n, local_h, local_stride = n, fields["dst_h"], fields["dst_h_stride"]
     if matrix:
         n, h, h_stride = 1, 1, c_stride
-        local_n, local_h, local_stride = (local_n, 1, c_stride) if store else (1, local_h, local_stride)
+        # Of a stored matrix the vendor's estimator counts every row as often as there are rows.
+        local_n, local_h, local_stride = (local_n if serial else 1, 1, c_stride) if store else (1, local_h, local_stride)
     row = fields["dst_w"] * _element_bytes(fields, "dst")
     joined = local_stride == fields["dst_w"]
     row_beats = _ceil(local_stride * (local_h - 1) + row, _BEAT_BYTES) if joined else local_h * _ceil(row, _BEAT_BYTES)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import math
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -305,6 +306,11 @@ def place_ports(inputs: Sequence[Port], outputs: Sequence[Port], private_bytes: 
     return placed[: len(inputs)], placed[len(inputs) :], private_bytes
 
 
+def _four_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """What the runtime reads: axes of one element behind fewer axes, the first ones of more joined into one."""
+    return (math.prod(shape[:-3]), *shape[-3:]) if len(shape) > 4 else (*shape, *(1,) * (4 - len(shape)))
+
+
 def build(
     chip: Chip, name: str, weights: bytes, streams: Sequence[bytes], inputs: Sequence[Port], outputs: Sequence[Port],
     *, shared_bytes: int = 0, private_bytes: int = 0, extra: Mapping[str, bytes] = MappingProxyType({}),
@@ -315,7 +321,7 @@ def build(
     """
     tensors = []
     for number, port in enumerate((*inputs, *outputs)):
-        shape = Shape((*port.shape, *(1,) * (4 - len(port.shape))))
+        shape = Shape(_four_axes(port.shape))
         qscale = 1 / port.qscale if number < len(inputs) and port.qscale else port.qscale
         quant = Quant(kind=2 if port.dtype in (DataType.INT8, DataType.UINT8) else 0, qscale=qscale)
         offset = port.region << _REGION_SHIFT | port.address

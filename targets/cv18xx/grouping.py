@@ -39,7 +39,7 @@ CHUNK_BYTES, CHUNKS = 4 << 10, 2
 #: Cycles that a copy within local memory takes beside its bytes.
 COPY_CYCLES, COPY_RATE = 38, 8
 #: Cycles that a layer outside any group counts, and those that have no other way.
-ALONE_CYCLES, MOVED = 1e9, frozenset({"linear", "concat", "slice", "pad", "reshape", "transpose"})
+ALONE_CYCLES, MOVED = 1e9, frozenset({"linear", "matmul", "concat", "slice", "pad", "reshape", "transpose"})
 
 
 @dataclass(frozen=True)

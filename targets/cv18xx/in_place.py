@@ -58,6 +58,7 @@ def chains_of(groups: Sequence[tuple[Sequence[Layer], GroupPlan]], lanes: int) -
     """The chains of a plan, by the number of a group and the `id` of a value that lies in one there."""
     chains: dict[tuple[int, int], Chain] = {}
     kept: dict[int, int] = {}
+    makers = {id(m.result): m for members, _ in groups for m in members}
     for number, (members, group) in enumerate(groups):
         for layer, plan in zip(members, group.layers, strict=True):
             way = way_in_place(layer, lanes) if plan.in_place and group.iterations == 1 else None
@@ -68,7 +69,9 @@ def chains_of(groups: Sequence[tuple[Sequence[Layer], GroupPlan]], lanes: int) -
             if home not in chains:
                 x = shape_or_raise(operand)
                 chains[home] = Chain()
-                chains[home].begin(id(operand), Tile.size(lanes, x.n, x.c, x.h, x.w))
+                # A sum has a second byte plane behind it while it is made.
+                maker = makers.get(id(operand))
+                chains[home].begin(id(operand), Tile.size(lanes, x.n, x.c, x.h, x.w) if maker is None else tile_bytes(maker, lanes, x.h))
             chain = chains[number, id(layer.result)] = chains[home]
             if way.channels:
                 chain.follow(id(operand), id(layer.result), Tile.size(lanes, y.n, y.c, y.h, y.w), way.apart)

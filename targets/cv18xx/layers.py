@@ -15,7 +15,10 @@ from gadl.targets.base import Segment
 
 #: Ops whose elements depend on the same element of their operands only.
 ELEMENTWISE = frozenset({"add", "sub", "mul", "min", "max", "relu", "clamp", "lut", "requantize"})
+#: Those that take a row of constants.
+VECTOR_OPS = frozenset({"add", "sub", "mul"})
 WEIGHTED = frozenset({"conv", "conv_transpose"})
+PRODUCTS = frozenset({"linear", "matmul"})
 REDUCTIONS = frozenset({"reduce_mean", "reduce_sum", "reduce_max", "reduce_min"})
 
 
@@ -190,7 +193,7 @@ def _elementwise(op: Op, y: Shape) -> list[tuple[Value, RowMap]] | None:
     found: list[tuple[Value, RowMap]] = []
     for value in op.inputs:
         if value.is_constant:
-            if value.type.element_count != 1:
+            if value.type.element_count != 1 and not (op.name in VECTOR_OPS and is_row(value, op)):
                 return None
             continue
         x = shape_of(value)
@@ -201,6 +204,12 @@ def _elementwise(op: Op, y: Shape) -> list[tuple[Value, RowMap]] | None:
         else:
             return None
     return found or None
+
+
+def is_row(value: Value, op: Op) -> bool:
+    """True for one number for each column of an op's result, alike for all rows and channels."""
+    columns = op.result.shape[-1]
+    return op.result.type.rank in (3, 4) and value.type.rank > 0 and value.shape[-1] == value.type.element_count == columns
 
 
 def resize_rows(op: Op, operand: int, result: int) -> RowMap:
@@ -217,7 +226,7 @@ def resize_rows(op: Op, operand: int, result: int) -> RowMap:
 
 def macs_of(op: Op) -> int:
     """Multiply-accumulates of an op."""
-    if op.name == "linear":
+    if op.name in PRODUCTS:
         return math.prod(op.result.shape) * int(op.inputs[0].shape[-1])
     if op.name == "conv":
         return math.prod(op.result.shape) * math.prod(op.inputs[1].shape[1:])

@@ -9,8 +9,9 @@ from gadl.compiler.ir.graph import Value
 from gadl.passes.plan.program import Buffer
 
 from .expand.context import PRIVATE, SCRATCH, Expansion, Place
-from .layers import Layer, Shape, shape_of
+from .layers import Layer, shape_of
 from .local import align
+from .strides import Strides, can_read, can_write, dense_strides, operand_within, same_strides, seen_through
 
 #: Alignment of tensors in DDR.
 ALIGNMENT = 16
@@ -28,10 +29,12 @@ class Binding:
 
 def dense(value: Value, buffer: Buffer, offset: int = 0) -> Place:
     """The place of a dense tensor."""
-    shape = shape_of(value) or Shape(1, 1, 1, value.type.element_count)
-    element = value.dtype.size_bytes
-    row = shape.w * element
-    return Place(buffer, offset, shape.c * shape.h * row, shape.h * row, row)
+    return Place(buffer, offset, dense_strides(value.shape))
+
+
+def is_dense(value: Value, place: Place) -> bool:
+    """True where a value lies without gaps."""
+    return same_strides(value.shape, place.strides, dense_strides(value.shape))
 
 
 def bind(context: Expansion, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> list[Binding]:
@@ -51,7 +54,8 @@ def place_values(context: Expansion, layers: list[Layer], returned: set[int]) ->
     """A place for every value between layers.
 
     Backwards: an operand that only a concatenation along channels reads is written straight into the result, and one that is only
-    looked at in another way lies where the result does. Forwards: a slice of channels and another look at a dense tensor are views.
+    looked at in another way lies where the result does, wherever its producer can write so. Forwards: another look at a tensor
+    (its axes permuted, split or joined, a part of it) is a view wherever its readers can read so.
     """
     for layer in reversed(layers):
         value = layer.result
@@ -60,9 +64,8 @@ def place_values(context: Expansion, layers: list[Layer], returned: set[int]) ->
         place = context.places[id(value)]
         if layer.op.name == "concat":
             _place_inside(context, layer, place, returned)
-        elif layer.op.name == "reshape" and _alone(layer.op.inputs[0], returned) and place == dense(value, place.buffer, place.offset):
-            operand = layer.op.inputs[0]
-            context.places.setdefault(id(operand), dense(operand, place.buffer, place.offset))
+        else:
+            _place_behind(context, layer, place, returned)
     for layer in layers:
         if id(layer.result) not in returned:
             _view(context, layer)
@@ -82,24 +85,36 @@ def _place_inside(context: Expansion, layer: Layer, place: Place, returned: set[
     offset = place.offset
     for value in layer.op.inputs:
         x = shape_of(value)
-        if x is not None and _alone(value, returned) and id(value) not in context.places:
-            context.places[id(value)] = Place(place.buffer, offset, place.n_str, place.c_str, place.h_str)
+        if x is not None and _alone(value, returned) and id(value) not in context.places and _writes(value, place.strides):
+            context.places[id(value)] = Place(place.buffer, offset, place.strides)
         offset += 0 if x is None else x.c * place.c_str
 
 
-def _view(context: Expansion, layer: Layer) -> None:
-    op, x = layer.op, layer.op.inputs[0]
-    if op.name not in ("reshape", "slice") or x.is_constant or id(x) not in context.places or _inside(context, layer):
+def _place_behind(context: Expansion, layer: Layer, place: Place, returned: set[int]) -> None:
+    """The operand of an op that only moves, where its result will lie."""
+    if layer.op.name not in ("reshape", "transpose") or not _alone(layer.op.inputs[0], returned):
         return
-    source, shape = context.places[id(x)], shape_of(x)
-    if op.name == "reshape":
-        if source == dense(x, source.buffer, source.offset):
-            context.places[id(layer.result)] = dense(layer.result, source.buffer, source.offset)
-    elif shape is not None and x.type.rank in (3, 4) and all(s == 1 for s in op.attrs["steps"]):
-        starts = op.attrs["starts"]
-        rows = starts[2] if x.type.rank == 4 else 0
-        offset = starts[0] * source.n_str + starts[1] * source.c_str + rows * source.h_str + starts[-1]
-        context.places[id(layer.result)] = Place(source.buffer, source.offset + offset, source.n_str, source.c_str, source.h_str)
+    operand = layer.op.inputs[0]
+    strides = operand_within(layer.op, place.strides)
+    if strides is not None and _writes(operand, strides):
+        context.places.setdefault(id(operand), Place(place.buffer, place.offset, strides))
+
+
+def _writes(value: Value, strides: Strides) -> bool:
+    """True where a value's producer puts it there; what lies dense everybody writes."""
+    if same_strides(value.shape, strides, dense_strides(value.shape)):
+        return True
+    return value.producer is not None and can_write(value.producer, value.shape, strides)
+
+
+def _view(context: Expansion, layer: Layer) -> None:
+    op, x, y = layer.op, layer.op.inputs[0], layer.result
+    if x.is_constant or id(x) not in context.places or _inside(context, layer):
+        return
+    source = context.places[id(x)]
+    seen = seen_through(op, source.strides)
+    if seen is not None and all(can_read(user, y.shape, seen.strides) for user in y.users):
+        context.places[id(y)] = Place(source.buffer, source.offset + seen.offset, seen.strides)
 
 
 def _inside(context: Expansion, layer: Layer) -> bool:
@@ -111,14 +126,15 @@ def _inside(context: Expansion, layer: Layer) -> bool:
 def moves_nothing(context: Expansion, layer: Layer) -> bool:
     """True where a layer's result lies in memory already once its operands do."""
     op, place = layer.op, context.places[id(layer.result)]
-    if op.name == "reshape":
-        source = context.places[id(op.inputs[0])]
-        return source.buffer is place.buffer and source.offset == place.offset
-    if op.name == "slice":
-        return context.places[id(op.inputs[0])].buffer is place.buffer
     if op.name == "concat":
         return all(not v.is_constant and context.places[id(v)].buffer is place.buffer for v in op.inputs)
-    return False
+    if op.inputs[0].is_constant:
+        return False
+    source = context.places[id(op.inputs[0])]
+    seen = seen_through(op, source.strides)
+    if seen is None or source.buffer is not place.buffer or source.offset + seen.offset != place.offset:
+        return False
+    return same_strides(layer.result.shape, seen.strides, place.strides)
 
 
 def is_view(layer: Layer, returned: set[int]) -> bool:

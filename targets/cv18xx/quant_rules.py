@@ -23,6 +23,7 @@ QUANT_RULES = QuantRules(
     mean_bits=8,
     offset_operands=frozenset({"conv", "conv_transpose", "linear"}),
     one_scale=frozenset({"linear"}),
+    decomposed=frozenset({"softmax", "layer_norm", "rms_norm"}),
     equalize=0.5,
     observer=ObserverKind.LONG_TAILS,
 )  # fmt: skip

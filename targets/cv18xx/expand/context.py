@@ -19,6 +19,7 @@ from ..cost import tdma_bytes, tiu_cycles
 from ..emit import complete, tdma_fields, tiu_fields
 from ..isa import Engine
 from ..local import ALIGNMENT, Span, Tile, View, align
+from ..strides import Strides
 
 #: Memories: lanes, and the regions of a `.cvimodel`: shared scratch, weights, private memory (inputs and outputs have regions 3 to 7).
 LOCAL, SCRATCH, WEIGHTS, PRIVATE = "local", "ddr0", "ddr1", "ddr2"
@@ -27,13 +28,26 @@ TIU, TDMA = "TIU", "TDMA"
 
 @dataclass(frozen=True)
 class Place:
-    """Where a value lies in DDR: buffer, byte offset, and byte strides of images, channels and rows."""
+    """Where a value lies in DDR: buffer, byte offset, and the byte stride of each axis."""
 
     buffer: Buffer
     offset: int
-    n_str: int
-    c_str: int
-    h_str: int
+    strides: Strides
+
+    @property
+    def n_str(self) -> int:
+        """Of images."""
+        return self.strides[0]
+
+    @property
+    def c_str(self) -> int:
+        """Of channels."""
+        return self.strides[min(1, len(self.strides) - 1)]
+
+    @property
+    def h_str(self) -> int:
+        """Of rows; without an axis of rows there is one of them."""
+        return self.strides[2] if len(self.strides) == 4 else 0
 
 
 @dataclass(frozen=True)
@@ -158,7 +172,7 @@ class Expansion:
     def _copy(self, value: Value, local: View, rows: Span, channels: Span | None, store: bool, early: bool) -> None:
         place = self.places[id(value)]
         offset = place.offset + rows.first * place.h_str + (channels.first * place.c_str if channels else 0)
-        memory = {"n_stride": place.n_str, "c_stride": place.c_str, "h_stride": place.h_str}
+        memory = {"n_stride": place.n_str, "c_stride": place.c_str, "h_stride": place.h_str if local.h > 1 else local.w}
         lane = {"n_stride": local.n_str, "c_stride": local.c_str, "h_stride": local.h_str}
         source, target = (lane, memory) if store else (memory, lane)
         fields: dict[str, Any] = {"trans_dir": int(store), "src_fmt": 1, "dst_fmt": 1, "src_n": local.n}

@@ -28,6 +28,7 @@ class Elementwise(Kernel):
     def __init__(self, context: Expansion, layer: Layer, plan: LayerPlan) -> None:
         super().__init__(context, layer, plan)
         self._weights: Block | None = None
+        self._rows: dict[int, Block] = {}
 
     def rows(self, rows: Span, sources: Mapping[int, Tile], target: Tile) -> None:
         match self.op.name:
@@ -56,12 +57,25 @@ class Elementwise(Kernel):
         self.emit(elementwise(function, y, x, bound), [x], y)
 
     def _view(self, value: Value, sources: Mapping[int, Tile], rows: Span, channels: Span | None = None) -> View:
-        """Rows of an operand; one pixel for each channel is seen everywhere."""
+        """Rows of an operand; one pixel for each channel, or one row of constants, is seen everywhere."""
+        if value.is_constant:
+            block, channels = self._row(value), channels or Span(0, self.shape.c)
+            return View(block.at(), self.shape.n, channels.count, rows.count, self.shape.w, 0, 0, 0, 1, False, block.region)
         tile = sources[id(value)]
         if (tile.h, tile.w) != (1, 1) or (self.shape.h, self.shape.w) == (1, 1):
             return tile.view(rows, channels)
         one = tile.view(None, channels)
         return View(one.address, one.n, one.c, rows.count, self.shape.w, one.n_str, one.c_str, 0, 0, False, one.region)
+
+    def _row(self, value: Value) -> Block:
+        """A row of constants, in every lane."""
+        if id(value) not in self._rows:
+            data = integers(value)
+            if data is None:
+                raise ValueError("a row must be constant")
+            row = np.ascontiguousarray(data).view(np.uint8).reshape(1, -1)
+            self._rows[id(value)] = self.context.constant(row.size, lambda: row, f"{self.layer.name}.row")
+        return self._rows[id(value)]
 
     def _two(self, function: Function, rows: Span, sources: Mapping[int, Tile], target: Tile, multiplier: int = 0, shift: int = 0) -> None:
         """A function of two tensors, or of one and a number."""
@@ -71,7 +85,8 @@ class Elementwise(Kernel):
             a, b = b, a
         constant = integers(b)
         x = self._view(a, sources, rows)
-        other = self._view(b, sources, rows) if constant is None else int(constant.reshape(-1)[0])
+        single = constant is not None and constant.size == 1
+        other = int(constant.reshape(-1)[0]) if single and constant is not None else self._view(b, sources, rows)
         self.emit(elementwise(function, y, x, other, shift, multiplier, relu=relu_of(self.layer)), [x, *([other] if isinstance(other, View) else [])], y)
 
     def _sum(self, rows: Span, sources: Mapping[int, Tile], target: Tile) -> None:
@@ -80,7 +95,7 @@ class Elementwise(Kernel):
         second = -second if self.op.name == "sub" else second
         a, b = (self._view(v, sources, rows) for v in self.op.inputs)
         y = target.view(rows)
-        alike = a.region.buffer is not b.region.buffer and (a.c_str, a.h_str) == (b.c_str, b.h_str) and a.h_str == a.w == y.h_str
+        alike = a.w_str == b.w_str and a.region.buffer is not b.region.buffer and (a.c_str, a.h_str) == (b.c_str, b.h_str) and a.h_str == a.w == y.h_str
         if not alike or a.n > 1 or y.h * y.w > MOST_PIXELS or max(first, abs(second)) > 127 or not (
             a.starts_even and b.starts_even and y.starts_even
         ):

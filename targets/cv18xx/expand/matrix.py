@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Products from memory to memory: fully connected layers and products of two tensors."""
+"""Matrices in local memory, and their transfers: as they lie in DDR, or with rows and columns exchanged on the way."""
 
 from __future__ import annotations
 
-import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,101 +11,96 @@ import numpy as np
 from gadl.compiler.ir.types import Array
 from gadl.passes.plan.program import Ref, Region
 
-from ..layers import Layer
-from ..local import Span, align, spans
+from ..chip import Chip
+from ..local import Span, align
 from .context import Block, Expansion
-from .instructions import Matrix, matrix_product
-from .kernel import folded_bias, integers, relu_of, two_step
+from .instructions import Matrix
 
-#: Part of a lane that the weights of one chunk may take, so that the next one comes meanwhile.
-CHUNK_PART = 4
+#: The most rows of a matrix in an instruction.
+MOST_ROWS = 4095
 
 
-def block_width(columns: int, lanes: int, units: int) -> int:
+def block_width(columns: int, chip: Chip) -> int:
     """Columns of a matrix that lie on one lane: all lanes take part."""
-    return units * -(-columns // (units * lanes)) if columns >= units else columns
+    return chip.units * -(-columns // (chip.units * chip.lanes)) if columns >= chip.units else columns
 
 
-class Product:
-    """Loads, multiplies and stores matrices."""
-
-    def __init__(self, context: Expansion, layer: Layer) -> None:
-        self.context, self.layer, self.op = context, layer, layer.op
-        self.chip = context.chip
-
-    def matrix(self, rows: int, columns: int, name: str, planes: int = 1) -> tuple[Matrix, Block]:
-        """Room for a matrix, or for `planes` byte planes of it."""
-        width = block_width(columns, self.chip.lanes, self.chip.units)
-        size = planes * rows * self.pitch(columns)
-        block = self.context.scratch(size, name)
-        return Matrix(block.at(), rows, columns, width), block
-
-    def pitch(self, columns: int) -> int:
-        """Bytes of a row on a lane."""
-        width = block_width(columns, self.chip.lanes, self.chip.units)
-        blocks = -(-columns // width)
-        return -(-blocks // self.chip.lanes) * align(width)
-
-    def transfer(self, there: Ref, span: int, pitch: int, matrix: Matrix, block: Block, store: bool, rows: Span | None = None) -> None:
-        """Rows of `pitch` bytes between DDR and a matrix (some of its rows)."""
-        rows = rows or Span(0, matrix.rows)
-        step = align(matrix.width)
-        row = -(-matrix.blocks // self.chip.lanes) * step
-        here = Ref(block.buffer, rows.first * row)
-        fields: dict[str, Any] = {"trans_dir": int(store), "src_fmt": 1, "dst_fmt": 1, "sys_dtype": 1}
-        if store:
-            fields |= {
-                "src_n": rows.count, "src_c": matrix.blocks, "src_h": 1, "src_w": matrix.width, "src_n_stride": row, "src_c_stride": step,
-                "src_h_stride": step, "dst_c": rows.count, "dst_h": 1, "dst_w": matrix.columns, "dst_c_stride": pitch,
-            }  # fmt: skip
-        else:
-            fields |= {
-                "src_n": rows.count, "src_c": rows.count, "src_h": 1, "src_w": matrix.columns, "src_c_stride": pitch,
-                "dst_c": matrix.blocks, "dst_h": 1, "dst_w": matrix.width, "dst_n_stride": row, "dst_c_stride": row,
-                "dst_h_stride": step,
-            }  # fmt: skip
-        region, lane = Region(there.buffer, there.offset, span), Region(block.buffer, rows.first * row, rows.count * row)
-        if store:
-            self.context.transfer(fields, here, there, [lane], [region])
-        else:
-            self.context.transfer(fields, there, here, [region], [lane], early=True)
+def pitch(columns: int, chip: Chip) -> int:
+    """Bytes of a row on a lane."""
+    width = block_width(columns, chip)
+    blocks = -(-columns // width)
+    return -(-blocks // chip.lanes) * align(width)
 
 
-def expand_linear(context: Expansion, layer: Layer) -> None:
-    """`y[M, N] = x[M, K] . w[N, K]^T + b`, some output columns at a time; one factor for all."""
-    op, product = layer.op, Product(context, layer)
-    x, y = context.places[id(op.inputs[0])], context.places[id(op.result)]
-    rows, depth = math.prod(op.inputs[0].shape[:-1]), op.inputs[0].shape[-1]
-    total = op.result.shape[-1]
-    data = integers(op.inputs[1])
-    if data is None:
-        raise ValueError("weights must be constant")
-    bias = folded_bias(op, data)
-    multiplier, shift = two_step(op.attrs["requant"], 1)
-    left, left_block = product.matrix(rows, depth, op.inputs[0].name)
-    product.transfer(Ref(x.buffer, x.offset), rows * depth, depth, left, left_block, store=False)
-    unit = context.chip.lanes * context.chip.units
-    room = context.chip.lane_bytes // CHUNK_PART
-    columns = max(1, room // (align(context.chip.units) * depth)) * unit if total >= context.chip.units else total
-    for some in spans(total, min(columns, total)):
-        right, right_block = product.matrix(depth, some.count, f"{layer.name}.weights")
-        chunk = np.ascontiguousarray(data[some.first : some.end].T).view(np.uint8)
-        product.transfer(*_constant(context, chunk), some.count, right, right_block, store=False)
-        addend = None
-        reads = [left_block.region, right_block.region]
-        if bias is not None:
-            planes, planes_block = product.matrix(4, some.count, f"{layer.name}.bias")
-            chunk = np.ascontiguousarray(bias[some.first : some.end].astype("<i4")).view(np.uint8).reshape(-1, 4).T
-            product.transfer(*_constant(context, np.ascontiguousarray(chunk)), some.count, planes, planes_block, store=False)
-            addend = planes_block.at()
-            reads.append(planes_block.region)
-        result, result_block = product.matrix(rows, some.count, op.result.name)
-        fields = matrix_product(left, right, result, int(multiplier[0]), int(shift[0]), relu_of(layer), addend)
-        context.compute(fields, reads, [result_block.region])
-        place = Ref(y.buffer, y.offset + some.first)
-        product.transfer(place, (rows - 1) * total + some.count, total, result, result_block, store=True)
+@dataclass(frozen=True)
+class Stored:
+    """A matrix in DDR: where it begins, and byte strides of rows and columns, one of which is 1."""
+
+    at: Ref
+    row: int
+    column: int
+
+    def part(self, rows: Span, columns: Span) -> Stored:
+        """Some rows and columns."""
+        offset = rows.first * self.row + columns.first * self.column
+        return Stored(Ref(self.at.buffer, self.at.offset + offset), self.row, self.column)
+
+    def region(self, rows: int, columns: int) -> Region:
+        """From the first to the last element."""
+        return Region(self.at.buffer, self.at.offset, (rows - 1) * self.row + (columns - 1) * self.column + 1)
 
 
-def _constant(context: Expansion, data: Array) -> tuple[Ref, int]:
-    """Put bytes into the constants; where, and how many."""
-    return Ref(context.constants, context.add(data)), data.size
+@dataclass(frozen=True)
+class Held:
+    """A matrix in local memory, and its bytes."""
+
+    matrix: Matrix
+    block: Block
+
+
+def room(context: Expansion, rows: int, columns: int, name: str, planes: int = 1) -> Held:
+    """Room for a matrix, or for `planes` byte planes of it."""
+    block = context.scratch(planes * rows * pitch(columns, context.chip), name)
+    return Held(Matrix(block.at(), rows, columns, block_width(columns, context.chip)), block)
+
+
+def load_matrix(context: Expansion, stored: Stored, rows: int, columns: int, name: str, early: bool = True) -> Held:
+    """A matrix from DDR; where its columns are what lies together, it is transposed on the way."""
+    held = room(context, rows, columns, name)
+    fields, here = _fields(context, held, store=False), held.block
+    across = stored.column != 1 and columns > 1
+    if across and stored.row != 1 and rows > 1:
+        raise ValueError("neither rows nor columns of the matrix lie together")
+    if across:
+        fields |= {"src_n": rows, "src_c": columns, "src_w": rows, "src_c_stride": stored.column}
+        fields |= {"spec_func": 1, "dst_h_stride": held.matrix.width}
+    else:
+        fields |= {"src_n": rows, "src_c": rows, "src_w": columns, "src_c_stride": stored.row}
+    context.transfer(fields, stored.at, here.at(), [stored.region(rows, columns)], [here.region], early)
+    return held
+
+
+def store_matrix(context: Expansion, held: Held, stored: Stored) -> None:
+    """A matrix to DDR, row by row."""
+    rows, columns = held.matrix.rows, held.matrix.columns
+    fields = _fields(context, held, store=True)
+    fields |= {"src_n": rows, "dst_c": rows, "dst_h": 1, "dst_w": columns, "dst_c_stride": stored.row}
+    lanes = Region(held.block.buffer, 0, rows * pitch(columns, context.chip))
+    context.transfer(fields, held.block.at(), stored.at, [lanes], [stored.region(rows, columns)])
+
+
+def store_constant(context: Expansion, data: Array) -> Stored:
+    """Put a matrix of bytes into the constants."""
+    dense = np.ascontiguousarray(data).view(np.uint8)
+    return Stored(Ref(context.constants, context.add(dense)), dense.shape[1], 1)
+
+
+def _fields(context: Expansion, held: Held, store: bool) -> dict[str, Any]:
+    """The side of local memory."""
+    matrix, row = held.matrix, pitch(held.matrix.columns, context.chip)
+    side, step = "src" if store else "dst", align(held.matrix.width)
+    return {
+        "trans_dir": int(store), "src_fmt": 1, "dst_fmt": 1, "sys_dtype": 1, f"{side}_c": matrix.blocks, f"{side}_h": 1,
+        f"{side}_w": matrix.width, f"{side}_n_stride": row, f"{side}_c_stride": step if store else row, f"{side}_h_stride": step,
+        "dst_h" if not store else "src_h": 1,
+    }  # fmt: skip

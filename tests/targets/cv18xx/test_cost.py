@@ -146,8 +146,8 @@ def test_traffic_by_hand(fields: dict[str, int], expected: TdmaCost) -> None:
             transfer(Direction.LOAD, (8, 8, 1, 100), (1, 100, 1), 0, sys_dtype=1, spec_func=1, dst_c=7, dst_w=16, dst_h_stride=16),
             TdmaCost(800, 4 * (128 + 192), 7, Direction.LOAD),
         ),
-        # A matrix stored at a pitch of 128.
-        (transfer(Direction.STORE, (8, 8, 1, 100), (1, 128, 1), 0, sys_dtype=1), TdmaCost(800, 8 * 128, 8 * 8 * 7, Direction.STORE)),
+        # A matrix stored at a pitch of 128: rows of 7 beats.
+        (transfer(Direction.STORE, (8, 8, 1, 100), (1, 128, 1), 0, sys_dtype=1), TdmaCost(800, 8 * 128, 8 * 7, Direction.STORE)),
         # Columns become rows: 4 of 300 bytes in bursts of 128.
         (
             transfer(Direction.STORE, (1, 2, 2, 300), (1200, 600, 300), 0, spec_func=1, transpose_md=3, dst_h_stride=300),
