@@ -14,6 +14,7 @@ from gadl.compiler.ir.graph import Graph, Stage, Value
 from gadl.compiler.ir.opdef import Builder
 from gadl.compiler.ir.types import DType
 
+from .attention import fuse_attention
 from .choose_params import choose_params, integer_ops
 from .convert import Conversion
 from .masks import cut_masks, keep_masking_sums
@@ -68,6 +69,8 @@ def quantize_graph(graph: Graph, ranges: Mapping[str, Range], rules: QuantRules)
     cut = cut_masks(graph, without_flat_tails(graph, ranges, rules, verdict), rules, verdict)
     params = choose_params(graph, cut, rules, verdict)
     result = Conversion(graph, params, verdict, rules).run()
+    if "attention" in rules.integer_ops:
+        fuse_attention(result, rules)
     return Quantized(result, quant_report(graph, verdict, result, rules, "calibrated"))
 
 

@@ -23,6 +23,7 @@ from .cores import CoreArrangements, Way, can_divide, schedule
 from .costs import Costs
 from .division import Manner, divided_plan, tallest
 from .emit import Emitter
+from .expand.attention import AttentionKernel
 from .expand.context import ACC, INPUTS, OUTPUTS, SCRATCH, SRAM, Expansion
 from .expand.cores import CoreExpansion, DividedExpansion, divisible
 from .expand.elementwise import ElementwiseExpansion
@@ -303,6 +304,8 @@ def expand_layer(context: Expansion, layer: Layer, plan: LayerPlan) -> None:
             WindowExpansion(context, layer, plan).run()
         case "matmul":
             expand_matmul(context, layer, plan)
+        case "attention":
+            AttentionKernel(context, layer, plan).from_memory()
         case "reduce_sum" | "reduce_mean" | "reduce_max" | "reduce_min":
             expand_reduction(context, layer)
         case "concat" | "slice" | "pad" | "reshape" | "transpose" | "relayout":

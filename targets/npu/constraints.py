@@ -17,7 +17,7 @@ constraint = CONSTRAINTS
 DEVICE_OPS = frozenset({
     "conv", "conv_transpose", "linear", "matmul", "add", "sub", "mul", "min", "max", "lut", "requantize", "max_pool", "avg_pool",
     "resize", "reduce_sum", "reduce_mean", "reduce_max", "reduce_min", "concat", "slice", "pad", "reshape", "transpose", "relayout",
-    "softmax", "layer_norm", "rms_norm",
+    "softmax", "layer_norm", "rms_norm", "attention",
 })  # fmt: skip
 _HALF_OPS = frozenset({"conv", "linear", "matmul", "add", "sub", "mul", "min", "max", "max_pool", "concat", "slice", "reshape", "transpose", "relayout"})
 

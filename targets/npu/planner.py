@@ -12,6 +12,7 @@ from gadl.passes.plan.plan import GroupPlan, LayerPlan, Plan
 from gadl.passes.plan.rows import RowFlow
 from gadl.passes.plan.tiling import Tile, depths, enumerate_tiles, even_splits, search
 
+from .attention import Extents, memory_tile
 from .bounds import channels_of
 from .compression import packed_part
 from .costs import Costs
@@ -117,6 +118,11 @@ class Planner:
                 return replace(plan, rows=tile.rows, channels=tile.channels, depth=depth, order=tile.order, resident=tile.resident)
             case "matmul":
                 return replace(plan, rows=self._matmul_rows(layer))
+            case "attention":
+                part = memory_tile(self.costs, layer, self.budget)
+                if part is None:
+                    raise self._too_large(layer, 2 * self.budget)
+                return replace(plan, rows=part.rows, depth=part.keys % Extents.of(layer).keys, resident=part.resident)
             case _:
                 return plan
 

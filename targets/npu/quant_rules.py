@@ -13,7 +13,7 @@ QUANT_RULES = QuantRules(
     integer_ops=frozenset({
         "conv", "conv_transpose", "linear", "matmul", "add", "sub", "mul", "min", "max", "max_pool", "avg_pool", "reduce_mean",
         "reduce_sum", "reduce_max", "reduce_min", "reshape", "transpose", "slice", "pad", "concat", "gather", "expand", "tile",
-        "resize", "relu", "clamp", "softmax", "layer_norm", "rms_norm",
+        "resize", "relu", "clamp", "softmax", "layer_norm", "rms_norm", "attention",
     }),
     rounding=Rounding.UP,
 )  # fmt: skip

@@ -21,6 +21,7 @@ from gadl.passes.plan.rows import RowFlow
 from gadl.passes.plan.tiling import Candidates, Floats
 from gadl.targets.base import Estimate
 
+from . import attention
 from .arrange import FULL
 from .bounds import channels_of, vector_operations, windows_of
 from .compression import packed_part
@@ -195,6 +196,8 @@ class Timeline:
 
     def _cost_block(self, layer: Layer, rows: int, channels: int) -> tuple[float, float, int]:
         shape, windows = row_shape(layer.result), windows_of(layer)
+        if layer.op.name == "attention":
+            return *attention.cycles(self.costs, layer, rows), 16
         if not windows:
             share = rows / (1 if shape is None else shape.rows)
             widest = max(v.dtype.size_bytes for v in (*layer.op.inputs, layer.result))
