@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Mapping
+from itertools import islice
 
 from gadl.passes.memory.banks import Banks
 from gadl.passes.plan.program import Buffer, Program, Region, Step
@@ -37,7 +39,8 @@ class _Pairs:
 
 
 def bank_use(program: Program, machine: Machine, wanted: Mapping[int, int]) -> Banks:
-    """The array reads the next product while the drain writes the last one; transfers go on beside both.
+    """The array reads the next product while the drain writes the last one; transfers go on beside both, and so does the vector unit
+    where one layer takes both.
 
     `wanted` is the step at which an early load begins, by `id` of the buffer that it fills.
     """
@@ -45,7 +48,7 @@ def bank_use(program: Program, machine: Machine, wanted: Mapping[int, int]) -> B
     rate = machine["dram.bytes_per_cycle"] * machine["dram.eff"] / machine.load_queues
     drained: tuple[Rates, float] = ([], 0)
     products: list[tuple[int, int, Rates]] = []
-    transfers: list[tuple[int, float, Buffer]] = []
+    beside: list[tuple[int, float, Rates, int | None]] = []
     for index, step in enumerate(program.steps):
         cycles = max(1, step.cycles)
         if step.core and not step.shared:
@@ -61,16 +64,19 @@ def bank_use(program: Program, machine: Machine, wanted: Mapping[int, int]) -> B
             pairs.meet(mine[:1], mine[1:], cycles)
             drained = mine, cycles
         elif step.engine == "VEC":
-            mine = _whole((*step.reads, *step.writes), cycles)
+            mine = _elements(step, cycles)
             pairs.meet(mine, mine[1:], cycles)
+            beside.append((index, cycles, mine, step.op))
         else:
             for region in (*step.reads, *step.writes):
                 if region.buffer.memory == SRAM:
-                    transfers.append((wanted.get(id(region.buffer), index), region.size / rate, region.buffer))
+                    beside.append((wanted.get(id(region.buffer), index), region.size / rate, [(region.buffer, rate)], None))
     starts = [index for index, _, _ in products]
-    for begin, left, buffer in transfers:
-        for _, cycles, rates in products[bisect_left(starts, begin) :]:
-            pairs.meet([(buffer, rate)], rates, min(left, cycles))
+    for begin, left, mine, op in beside:
+        for index, cycles, rates in islice(products, bisect_left(starts, begin), None):
+            if op not in (None, program.steps[index].op):
+                break
+            pairs.meet(mine, rates, min(left, cycles))
             left -= cycles
             if left <= 0:
                 break
@@ -86,6 +92,12 @@ def _product(step: Step, cycles: int, unit: int) -> Rates:
     passes = -(-int(step.fields.get("oc", step.fields.get("n", 1))) // unit)
     *operands, weights = [r for r in step.reads if r.buffer.memory == SRAM]
     return [*((r.buffer, r.size * passes / cycles) for r in operands), (weights.buffer, weights.size / cycles)]
+
+
+def _elements(step: Step, cycles: float) -> Rates:
+    """Of a smaller operand a byte moves for each element at least, however often it is the same."""
+    count = math.prod(max(1, int(step.fields.get(f"n{number}", 1))) for number in range(4)) if step.instruction == "VBIN" else 0
+    return [(buffer, max(rate, count / cycles)) for buffer, rate in _whole((*step.reads, *step.writes), cycles)]
 
 
 def _whole(regions: tuple[Region, ...], cycles: float) -> Rates:

@@ -14,8 +14,8 @@ from gadl.passes.plan.tiling import depths, even_splits
 from .costs import Costs
 from .layers import Layer, Window, product_window
 
-#: Bytes of scores on chip: more rows at once make fewer instructions, and take more room.
-SCORE_BYTES = 96 << 10
+#: Part of SRAM for scores: more rows at once make fewer instructions, and take more room.
+SCORES = 1 / 5
 #: Rows go together in at least so many bands, of at least so many rows, so that array and vector unit take turns.
 BANDS, LEAST_ROWS = 4, 16
 #: Fewest keys of a tile.
@@ -51,12 +51,13 @@ class Extents:
         return product_window(self.rows, self.keys, self.width)
 
 
-def tile_of(layer: Layer, plan: LayerPlan | None = None) -> tuple[int, int]:
+def tile_of(costs: Costs, layer: Layer, plan: LayerPlan | None = None) -> tuple[int, int]:
     """Rows of queries that go together, and keys of a tile: the plan's, or as many as the room for scores holds, and all keys."""
     one = Extents.of(layer)
     keys = min(plan.depth if plan is not None and plan.depth else one.keys, one.keys)
-    rows = plan.rows if plan is not None and plan.rows else max(1, SCORE_BYTES // (2 * one.keys + keys))
-    return min(rows, one.rows * one.heads), keys
+    rows = plan.rows if plan is not None and plan.rows else max(1, int(costs.machine.sram_bytes * SCORES) // (2 * one.keys + keys))
+    most = max(1, costs.half_cells(DType.I8) // one.width)
+    return min(rows, one.rows * one.heads, most), keys
 
 
 def band_of(rows: int, count: int) -> int:
@@ -70,9 +71,9 @@ def held_bytes(layer: Layer, rows: int, keys: int) -> int:
     return rows * (2 * one.keys + keys + 24) + keys + 5 * one.width + TABLE_BYTES
 
 
-def working_bytes(layer: Layer) -> int:
-    """The same for the tile of a plan that leaves it open."""
-    return held_bytes(layer, *tile_of(layer))
+def working_bytes(costs: Costs, layer: Layer, plan: LayerPlan | None = None) -> int:
+    """The same for the tile of a plan."""
+    return held_bytes(layer, *tile_of(costs, layer, plan))
 
 
 def most_iterations(layer: Layer) -> int:
@@ -97,7 +98,7 @@ def band_cycles(costs: Costs, layer: Layer, rows: int, keys: int) -> tuple[float
 
 def cycles(costs: Costs, layer: Layer, rows: int, plan: LayerPlan | None = None) -> tuple[float, float]:
     """The same for some rows in bands; each engine waits for the other in the first or the last of them."""
-    most, keys = tile_of(layer, plan)
+    most, keys = tile_of(costs, layer, plan)
     band = band_of(most, rows)
     array, vector = band_cycles(costs, layer, band, keys)
     bands = rows / band

@@ -153,7 +153,7 @@ class GroupCosts:
         result = Operand(id(layer.result), size, shape.rows, shape.row_bytes, 0.0, 0.0, mixed)
         alone = self.in_place and operands and self.last_reader[operands[0].value] == index
         over = ways_in_place(self.costs, layer) if alone else []
-        working = working_bytes(layer)
+        working = working_bytes(self.costs, layer)
         most = attention.most_iterations(layer) if layer.op.name == "attention" else most_iterations(layer)
         return LayerFacts(
             array, vector, size, working, most, weights, piece, shape.rows, tuple(operands), result, shape.images, shared, tuple(over)
@@ -220,7 +220,7 @@ class GroupCosts:
         stored = {id(m.result) for m in members if self.last_reader.get(id(m.result), -1) >= end} - kept
         flow = RowFlow(*found, parts)
         whole = sum(facts.whole for facts in self.facts[first:end] if facts is not None and facts.result.value in kept)
-        return band_bytes(members, flow, stored, kept | there) + whole + sum(weight_bytes(m) for m in members)
+        return band_bytes(self.costs, members, flow, stored, kept | there) + whole + sum(weight_bytes(m) for m in members)
 
     def _groups(self, end: int) -> Iterator[Ways]:
         """Groups of layers up to `end` that fit, with estimates for the numbers of iterations worth trying.

@@ -103,7 +103,7 @@ class Planner:
         needed = 0
         for iterations in (n for n in range(min(4, shape.rows), shape.rows + 1)):
             flow = RowFlow(*found, iterations)
-            needed = band_bytes([layer], flow, {id(layer.result)}) + weight_bytes(layer)
+            needed = band_bytes(self.costs, [layer], flow, {id(layer.result)}) + weight_bytes(layer)
             if needed <= self.budget:
                 return GroupPlan((LayerPlan(layer.ops),), iterations)
         raise self._too_large(layer, needed)

@@ -12,6 +12,7 @@ from gadl.compiler.ir.types import DType, Layout
 from gadl.passes.plan.rows import RowFlow, RowLayer, RowMap
 
 from . import attention
+from .costs import Costs
 from .expand.attention import attention_reads
 from .expand.bands import RowShape, by_last_axis, row_period, row_shape
 from .expand.matmul import matmul_reads
@@ -235,11 +236,11 @@ def ahead(value: int, layers: Sequence[Layer], stored: set[int]) -> int:
     return int(any(name not in ("conv", "linear", "conv_transpose") for name in touching))
 
 
-def band_bytes(layers: Sequence[Layer], flow: RowFlow, stored: set[int], whole: Set[int] = frozenset()) -> int:
+def band_bytes(costs: Costs, layers: Sequence[Layer], flow: RowFlow, stored: set[int], whole: Set[int] = frozenset()) -> int:
     """SRAM that the bands of a group take when all live at once; values that lie there `whole` count nothing."""
     shapes = {id(v): row_shape(v) for layer in layers for v in (layer.result, *layer.op.inputs)}
     total = sum(partial_bytes(layer, flow.iterations) for layer in layers if is_reduction(layer))
-    total += sum(map(working_bytes, layers))
+    total += sum(working_bytes(costs, layer) for layer in layers)
     for value in flow.upto:
         shape = shapes.get(value)
         if shape is not None and value not in whole:
@@ -247,9 +248,9 @@ def band_bytes(layers: Sequence[Layer], flow: RowFlow, stored: set[int], whole: 
     return total
 
 
-def working_bytes(layer: Layer) -> int:
+def working_bytes(costs: Costs, layer: Layer) -> int:
     """SRAM that a layer takes between its instructions."""
-    return attention.working_bytes(layer) if layer.op.name == "attention" else norm_bytes(layer)
+    return attention.working_bytes(costs, layer) if layer.op.name == "attention" else norm_bytes(layer)
 
 
 def partial_bytes(layer: Layer, iterations: int) -> int:

@@ -252,7 +252,7 @@ class Timeline:
         loads, stored, kept = self._outside(group, there)
         weights = sum(weight_bytes(m) for m in members)
         found = row_layers(members)
-        held = math.inf if found is None else band_bytes(members, RowFlow(*found, group.iterations), stored, kept | there)
+        held = math.inf if found is None else band_bytes(self.costs, members, RowFlow(*found, group.iterations), stored, kept | there)
         held += sum(m.result.type.size_bytes for m in members if id(m.result) in kept)
         # What comes after a reduction waits for all rows.
         late = [i for i, m in enumerate(members) if is_reduction(m) and i + 1 < len(members)]

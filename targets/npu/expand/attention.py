@@ -139,9 +139,8 @@ class AttentionKernel(VectorKernel):
     mask: Tile | None = None
 
     def __init__(self, context: Expansion, layer: Layer, plan: LayerPlan) -> None:
-        most, self.tile_keys = tile_of(layer, plan)
+        most, self.tile_keys = tile_of(context.costs, layer, plan)
         self.one, op = Extents.of(layer), layer.op
-        most = max(1, min(most, context.costs.half_cells(DType.I8) // self.one.width))
         super().__init__(context, layer, plan, self.tile_keys, most)
         self.tiles = list(spans(self.one.keys, self.tile_keys))
         self.zeros = [0 if v.quant is None else v.quant.zero_point for v in (*op.inputs, op.result)]
