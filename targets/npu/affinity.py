@@ -15,6 +15,8 @@ from gadl.passes.plan.program import Buffer, Program, Region, Step
 from .expand.context import SRAM
 from .machine import Machine
 
+#: Most products before a step of the vector unit that may run beside it.
+NEAR = 64
 #: A buffer and the bytes per cycle that a step moves there.
 Rates = list[tuple[Buffer, float]]
 
@@ -72,14 +74,18 @@ def bank_use(program: Program, machine: Machine, wanted: Mapping[int, int]) -> B
                 if region.buffer.memory == SRAM:
                     beside.append((wanted.get(id(region.buffer), index), region.size / rate, [(region.buffer, rate)], None))
     starts = [index for index, _, _ in products]
-    for begin, left, mine, op in beside:
-        for index, cycles, rates in islice(products, bisect_left(starts, begin), None):
-            if op not in (None, program.steps[index].op):
-                break
-            pairs.meet(mine, rates, min(left, cycles))
-            left -= cycles
-            if left <= 0:
-                break
+    for begin, long, mine, op in beside:
+        at = bisect_left(starts, begin)
+        # A transfer begins there; the vector unit may be behind or ahead of the array.
+        for near in (islice(products, at, None), () if op is None else reversed(products[max(0, at - NEAR) : at])):
+            left = long
+            for index, cycles, rates in near:
+                if op not in (None, program.steps[index].op):
+                    break
+                pairs.meet(mine, rates, min(left, cycles))
+                left -= cycles
+                if left <= 0:
+                    break
     together: dict[int, list[tuple[Buffer, float]]] = defaultdict(list)
     for (first, second), weight in pairs.cycles.items():
         together[first].append((pairs.buffers[second], weight))

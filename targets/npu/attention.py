@@ -16,8 +16,10 @@ from .layers import Layer, Window, product_window
 
 #: Part of SRAM for scores: more rows at once make fewer instructions, and take more room.
 SCORES = 1 / 5
-#: Rows go together in at least so many bands, of at least so many rows, so that array and vector unit take turns.
+#: Rows go together in at least so many bands, so that array and vector unit take turns, each of at least so many rows.
 BANDS, LEAST_ROWS = 4, 16
+#: Part of what one engine does in an iteration of several that the other waits for.
+WAITING = 0.25
 #: Fewest keys of a tile.
 LEAST_KEYS = 64
 #: Bytes of tables on chip: of powers, and of reciprocals.
@@ -57,7 +59,8 @@ def tile_of(costs: Costs, layer: Layer, plan: LayerPlan | None = None) -> tuple[
     keys = min(plan.depth if plan is not None and plan.depth else one.keys, one.keys)
     rows = plan.rows if plan is not None and plan.rows else max(1, int(costs.machine.sram_bytes * SCORES) // (2 * one.keys + keys))
     most = max(1, costs.half_cells(DType.I8) // one.width)
-    return min(rows, one.rows * one.heads, most), keys
+    unit = costs.machine.integer("mma.shape.0")
+    return min(max(1, min(rows, most) // unit * unit), one.rows * one.heads), keys
 
 
 def band_of(rows: int, count: int) -> int:
@@ -97,12 +100,16 @@ def band_cycles(costs: Costs, layer: Layer, rows: int, keys: int) -> tuple[float
 
 
 def cycles(costs: Costs, layer: Layer, rows: int, plan: LayerPlan | None = None) -> tuple[float, float]:
-    """The same for some rows in bands; each engine waits for the other in the first or the last of them."""
+    """The same for some rows in bands. All rows at once count as work of the array alone: the other engine works beside it, and the
+    two wait for each other in the first band and in the last.
+    """
     most, keys = tile_of(costs, layer, plan)
     band = band_of(most, rows)
     array, vector = band_cycles(costs, layer, band, keys)
-    bands = rows / band
-    return bands * array + vector, bands * vector + array
+    bands, one = rows / band, Extents.of(layer)
+    if rows == one.rows * one.heads:
+        return max(bands * array + vector, bands * vector + array), 0.0
+    return bands * array + WAITING * vector, bands * vector + WAITING * array
 
 
 @dataclass(frozen=True)

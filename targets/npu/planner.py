@@ -19,7 +19,7 @@ from .costs import Costs
 from .expand.bands import row_shape
 from .expand.matmul import matmul_window
 from .expand.normalise import OVER_LAST_AXIS
-from .grouping import GroupCosts, chunk_channels
+from .grouping import CHUNK_BYTES, GroupCosts, chunk_channels
 from .in_place import reads_all
 from .layers import Layer, Window, window_of
 from .rowwise import band_bytes, row_layers, weight_bytes
@@ -82,7 +82,7 @@ class Planner:
         parts = 0 if cut.parts == 1 else self.costs.channels_for_full_rate
         plans = []
         for member in members:
-            channels, rows = chunk_channels(member, unit, parts), 0
+            channels, rows = chunk_channels(member, unit, parts and max(parts, -(-weight_bytes(member) // CHUNK_BYTES))), 0
             if cut.over is not None:
                 rows = cut.over.block
                 channels = (channels or channels_of(member)) if cut.over.streamed else 0 if reads_all(member) else channels
