@@ -78,7 +78,7 @@ def bank_use(program: Program, machine: Machine, wanted: Mapping[int, int]) -> B
         at = bisect_left(starts, begin)
         # A transfer begins there; the vector unit may be behind or ahead of the array.
         for near in (islice(products, at, None), () if op is None else reversed(products[max(0, at - NEAR) : at])):
-            left = long
+            left = long if op is None else long / 2
             for index, cycles, rates in near:
                 if op not in (None, program.steps[index].op):
                     break
