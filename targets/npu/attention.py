@@ -63,6 +63,18 @@ def tile_of(costs: Costs, layer: Layer, plan: LayerPlan | None = None) -> tuple[
     return min(max(1, min(rows, most) // unit * unit), one.rows * one.heads), keys
 
 
+def legal(layer: Layer, plan: LayerPlan) -> bool:
+    """True where the plan's rows and keys are not more than there are."""
+    one = Extents.of(layer)
+    return 0 <= plan.rows <= one.rows * one.heads and 0 <= plan.depth <= one.keys and not plan.channels
+
+
+def choices(layer: Layer) -> tuple[list[int], list[int]]:
+    """Rows that may go together, and tiles of keys."""
+    one = Extents.of(layer)
+    return even_splits(one.rows), [0, *depths(one.keys, LEAST_KEYS)[1:]]
+
+
 def band_of(rows: int, count: int) -> int:
     """Rows of a band where `count` come at once and at most `rows` may go together."""
     return min(rows, max(LEAST_ROWS, -(-count // (4 * BANDS)) * 4), count)
@@ -110,6 +122,12 @@ def cycles(costs: Costs, layer: Layer, rows: int, plan: LayerPlan | None = None)
     if rows == one.rows * one.heads:
         return max(bands * array + vector, bands * vector + array), 0.0
     return bands * array + WAITING * vector, bands * vector + WAITING * array
+
+
+def steps(costs: Costs, layer: Layer, rows: int, plan: LayerPlan | None = None) -> int:
+    """Steps of some rows, about."""
+    most, keys = tile_of(costs, layer, plan)
+    return -(-rows // band_of(most, rows)) * (8 + 7 * -(-Extents.of(layer).keys // keys))
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from gadl.passes.plan.plan import GroupPlan, LayerPlan, LoopOrder, Plan
 from gadl.passes.plan.tiling import depths, even_splits
 from gadl.targets.base import DeviceProgram, Segment
 
+from . import attention
 from .backend import DRAFTS, NpuBackend
 from .bounds import channels_of, segment_bounds
 from .compression import compressed_sizes
@@ -117,9 +118,13 @@ class NpuSpace:
             if len(members) != 1 or layer.op.name in _ROWWISE:
                 return False
             tiled = int(layer.op.name in ("conv", "linear"))
+            if layer.op.name == "attention":
+                return plan.rows >= 1 and attention.legal(layer, plan)
             if plan.depth and not (tiled and 0 < plan.depth and splits_depth(window_of(layer.op), layer.op.inputs[0].dtype)):
                 return False
             return tiled <= plan.rows <= tile_rows(layer) and tiled <= plan.channels <= channels_of(layer)
+        if any(m.op.name == "attention" and not attention.legal(m, plan) for m, plan in zip(members, group.layers)):
+            return False
         if any(plan.channels < 0 for plan in group.layers) or any(row_reads(layer) is None for layer in members):
             return False
         if group.cores != 1:
@@ -141,6 +146,7 @@ class NpuSpace:
         moves = (
             self._iterate, self._iterate, self._iterate, self._shift, self._shift, self._shift, self._chunk, self._chunk,
             self._chunk_all, self._split, self._merge, self._keep, self._put_over, self._own, self._own, self._pass_rows, self._isolate, self._absorb, self._tile, self._tile,
+            self._attend,
         )  # fmt: skip
         for _ in range(_ATTEMPTS):
             groups = rng.choice(moves)(list(plan.groups), rng)
@@ -370,6 +376,18 @@ class NpuSpace:
                 plan = replace(plan, order=LoopOrder.CHANNELS if outside else LoopOrder.ROWS, resident=bool(resident))
         groups[at] = replace(groups[at], layers=(plan,))
         return groups
+
+    def _attend(self, groups: list[GroupPlan], rng: random.Random) -> list[GroupPlan] | None:
+        """Other rows of attention that go together, or another tile of keys."""
+        found = [(i, at) for i, g in enumerate(groups) for at, m in enumerate(self._members(g)) if m.op.name == "attention"]
+        if not found:
+            return None
+        index, at = rng.choice(found)
+        layer, plan = self._members(groups[index])[at], groups[index].layers[at]
+        rows, keys = attention.choices(layer)
+        if rng.random() < 0.6:
+            return _changed(groups, index, at, replace(plan, rows=rng.choice(rows)))
+        return _changed(groups, index, at, replace(plan, depth=rng.choice(keys), resident=rng.random() < 0.5))
 
     def _members(self, group: GroupPlan) -> list[Layer]:
         return [self.by_op[p.ops[0]] for p in group.layers]
