@@ -109,7 +109,7 @@ def _scale(value: Value) -> float:
 
 def _requant(ratio: float, rules: QuantRules) -> Requant | None:
     """The requantisation by a ratio; None where its multiplier is none of 31 bits."""
-    if rules.rounding is Rounding.F32 or rules.multiplier_bits != 31:
+    if rules.rounding in (Rounding.F32, Rounding.TFL2) or rules.multiplier_bits != 31:
         return None
     found = make_requant(ratio, rules.rounding)
     return found if found.multiplier[0] >= 1 << 30 else None

@@ -42,7 +42,7 @@ class Attention(OpDef):
         if len(attrs["requant"]) != 2 + (mask is not None):
             raise OpError("'requant' has one entry for scores, one for a mask, and one for the result")
         last = attrs["requant"][-1]
-        if last.rounding is Rounding.F32 or last.multiplier.min() < 1 << 30 or last.shift.max() > MOST_SHIFT:
+        if last.rounding in (Rounding.F32, Rounding.TFL2) or last.multiplier.min() < 1 << 30 or last.shift.max() > MOST_SHIFT:
             raise OpError("the result's scale is out of range")
         lead = broadcast(q[:-2], k[:-2], v[:-2])
         whole = (*lead, q[-2], k[-2])

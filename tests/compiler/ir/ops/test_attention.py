@@ -105,6 +105,7 @@ def test_normalisers_are_as_near_as_said() -> None:
         ({"requant": (make_requant(0.5),)}, "one entry for scores"),
         ({"requant": (make_requant(0.5), make_requant(2.0**-10))}, "out of range"),
         ({"requant": (make_requant(0.5), make_requant(0.5, Rounding.F32))}, "out of range"),
+        ({"requant": (make_requant(0.5), make_requant(0.5, Rounding.TFL2))}, "out of range"),
     ],
 )
 def test_what_does_not_fit_is_refused(attrs: dict[str, Any], message: str) -> None:
