@@ -40,9 +40,15 @@ class _Pairs:
                     self.cycles[min(id(a), id(b)), max(id(a), id(b))] += cycles * lost / self.bandwidth
 
 
-def bank_use(program: Program, machine: Machine, wanted: Mapping[int, int]) -> Banks:
+def overlaps(program: Program) -> bool:
+    """True where one layer takes both array and vector unit, copies aside, so that it is open how much they meet."""
+    arrays = {step.op for step in program.steps if step.engine == "MMA" and step.instruction != "EPI"}
+    return any(step.engine == "VEC" and step.instruction != "VTR" and step.op in arrays for step in program.steps)
+
+
+def bank_use(program: Program, machine: Machine, wanted: Mapping[int, int], share: float = 1.0) -> Banks:
     """The array reads the next product while the drain writes the last one; transfers go on beside both, and so does the vector unit
-    where one layer takes both.
+    where one layer takes both, for a `share` of its time with the products in front of it and of that with those behind.
 
     `wanted` is the step at which an early load begins, by `id` of the buffer that it fills.
     """
@@ -78,7 +84,7 @@ def bank_use(program: Program, machine: Machine, wanted: Mapping[int, int]) -> B
         at = bisect_left(starts, begin)
         # A transfer begins there; the vector unit may be behind or ahead of the array.
         for near in (islice(products, at, None), () if op is None else reversed(products[max(0, at - NEAR) : at])):
-            left = long if op is None else long / 2
+            left = long if op is None else share * long
             for index, cycles, rates in near:
                 if op not in (None, program.steps[index].op):
                     break
