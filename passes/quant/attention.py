@@ -96,8 +96,10 @@ def _maker(value: Value, reader: Op, graph: Graph) -> Op | None:
 
 
 def _is_product(op: Op) -> bool:
-    """True for a product of two activations in i8, as it is."""
-    plain = op.name == "matmul" and op.attrs.get("clamp") is None and not op.inputs[1].is_constant
+    """True for a product of two activations in i8, as it is; all batch items share the second, or none."""
+    a, b = op.inputs
+    alike = a.shape[:-2] == op.result.shape[:-2] and (b.shape[:-2] == op.result.shape[:-2] or math.prod(b.shape[:-2]) == 1)
+    plain = op.name == "matmul" and op.attrs.get("clamp") is None and alike and not a.is_constant and not b.is_constant
     return plain and all(v.dtype is DType.I8 and v.quant is not None for v in (*op.inputs, op.result))
 
 

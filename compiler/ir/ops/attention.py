@@ -21,7 +21,7 @@ MOST_KEYS, MOST_SHIFT = 32768, 38
 
 @register
 class Attention(OpDef):
-    """softmax(q . k^T + mask) . v of i8: q[..., S, D], k[..., N, D], v[..., N, E], mask[..., S, N] -> [..., S, E], batch axes broadcast.
+    """softmax(q . k^T + mask) . v of i8: q[..., S, D], k[..., N, D], v[..., N, E], mask[S, N] -> [..., S, E], batch axes broadcast.
 
     `table` holds 256 powers less 128, i8, by score less its row's largest from -255 to 0. `requant` brings products to scores, whose
     zero point is `zero`, then the mask to scores, where there is one, and last values to the result, divided by the sum of the powers.
@@ -45,9 +45,8 @@ class Attention(OpDef):
         if last.rounding in (Rounding.F32, Rounding.TFL2) or last.multiplier.min() < 1 << 30 or last.shift.max() > MOST_SHIFT:
             raise OpError("the result's scale is out of range")
         lead = broadcast(q[:-2], k[:-2], v[:-2])
-        whole = (*lead, q[-2], k[-2])
-        if mask is not None and broadcast(mask.static_shape, whole) != whole:
-            raise OpError(f"a mask of shape {mask.shape} does not fit scores {whole}")
+        if mask is not None and (mask.static_shape[-2:] != (q[-2], k[-2]) or mask.element_count != q[-2] * k[-2]):
+            raise OpError(f"a mask of shape {mask.shape} does not fit {q[-2]} rows of {k[-2]} scores")
         return [TensorType(given(types, 0).dtype, (*lead, q[-2], v[-1]))]
 
     @classmethod

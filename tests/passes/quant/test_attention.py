@@ -71,6 +71,13 @@ def clamped(case: Case, q: Value, k: Value, v: Value) -> list[Value]:
     return [case.build("matmul", case.build("softmax", scores, axis=-1), v, result="y")]
 
 
+def shared_by_some(case: Case, q: Value, k: Value, v: Value) -> list[Value]:
+    q, k, v = (case.build("reshape", x, shape=(1, 3, 2, x.shape[-2] // 2, x.shape[-1])) for x in (q, k, v))
+    k, v = (case.build("slice", x, starts=(0,) * 5, sizes=(*x.shape[:2], 1, *x.shape[3:]), steps=(1,) * 5) for x in (k, v))
+    scores = case.build("matmul", q, case.build("transpose", k, perm=(0, 1, 2, 4, 3)))
+    return [case.build("matmul", case.build("softmax", scores, axis=-1), v, result="y")]
+
+
 def quantised(build: Build, precision: Precision = Precision.INT8) -> Case:
     case = Case((1, 3, 12, 8), (1, 3, 12, 8), (1, 3, 12, 5))
     outputs = build(case, *case.inputs)
@@ -90,7 +97,7 @@ def test_attention_is_recognised(build: Build) -> None:
     case.close("y", 4)
 
 
-@pytest.mark.parametrize("build", [scores_read_twice, probabilities_read_twice, other_axis, computed_mask, clamped])
+@pytest.mark.parametrize("build", [scores_read_twice, probabilities_read_twice, other_axis, computed_mask, clamped, shared_by_some])
 def test_what_others_read_or_cut_stays(build: Build) -> None:
     names = [op.name for op in quantised(build).made.graph.ops]
     assert "attention" not in names and names.count("matmul") >= 2
