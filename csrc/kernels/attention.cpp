@@ -47,7 +47,8 @@ Prepared integer_attention(const Call& call) {
   require(steps != nullptr && steps->requants.size() == (mask == nullptr ? 2u : 3u), call, "the number of requantisations is wrong");
   for (const Requant& r : steps->requants) require(r.multiplier.size() == 1 && r.shift.size() == 1, call, "one requantisation per step is expected");
   const Requant &of_scores = steps->requants.front(), &of_mask = steps->requants[mask == nullptr ? 0 : 1], &of_result = steps->requants.back();
-  require(of_result.rounding != npu::Round::F32 && of_result.rounding != npu::Round::TFL2 && of_result.multiplier[0] >= 1 << 30 && of_result.shift[0] <= kMostShift, call, "the result's scale is out of range");
+  require(of_result.rounding != npu::Round::F32 && of_result.rounding != npu::Round::TFL2, call, "the result's rounding is out of range");
+  require(of_result.multiplier[0] >= 1 << 30 && of_result.shift[0] <= kMostShift, call, "the result's scale is out of range");
   std::array<int32_t, 256> powers;
   for (int i = 0; i < 256; ++i) powers[i] = static_cast<int8_t>(table->bytes[i]) + 128;
   require(*std::max_element(powers.begin(), powers.end()) == powers[255] && powers[255] >= 1, call, "the largest power is that of 0");

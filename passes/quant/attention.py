@@ -43,7 +43,7 @@ def fuse_attention(graph: Graph, rules: QuantRules) -> bool:
     """
     changed = False
     for op in list(graph.ops):
-        found = _scores_of(op, graph) if op.name == "matmul" else None
+        found = _scores_of(op, graph, rules.attention_keys) if op.name == "matmul" else None
         if found is None:
             continue
         product, result = found.product, _requant(_scale(op.inputs[1]) / _scale(op.result), rules)
@@ -63,13 +63,13 @@ def fuse_attention(graph: Graph, rules: QuantRules) -> bool:
     return changed
 
 
-def _scores_of(op: Op, graph: Graph) -> _Scores | None:
+def _scores_of(op: Op, graph: Graph, least: int) -> _Scores | None:
     """What lies behind a product with probabilities, where all of it is i8 that nobody else reads."""
     softmax = producer(op.inputs[0], "softmax")
     if softmax is None or "table" not in softmax.attrs or only_user(softmax.result, graph) is not op or not _is_product(op):
         return None
     scores = softmax.inputs[0]
-    if softmax.attrs["axis"] % scores.type.rank != scores.type.rank - 1 or scores.shape[-1] > MOST_KEYS:
+    if softmax.attrs["axis"] % scores.type.rank != scores.type.rank - 1 or not least <= scores.shape[-1] <= MOST_KEYS:
         return None
     made = _maker(scores, softmax, graph)
     if made is not None and made.name == "matmul":

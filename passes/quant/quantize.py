@@ -69,7 +69,7 @@ def quantize_graph(graph: Graph, ranges: Mapping[str, Range], rules: QuantRules)
     cut = cut_masks(graph, without_flat_tails(graph, ranges, rules, verdict), rules, verdict)
     params = choose_params(graph, cut, rules, verdict)
     result = Conversion(graph, params, verdict, rules).run()
-    if "attention" in rules.integer_ops:
+    if rules.attention_keys:
         fuse_attention(result, rules)
     return Quantized(result, quant_report(graph, verdict, result, rules, "calibrated"))
 

@@ -26,7 +26,8 @@ class QuantRules:
     """A target's rules.
 
     `integer_ops` have an integer form on the target; all others stay float. `tables`: any function of one i8 tensor becomes a
-    table. `accumulator_bits` bounds products, `multiplier_bits` the requantisation multiplier.
+    table. `accumulator_bits` bounds products, `multiplier_bits` the requantisation multiplier. `attention_keys`: the fewest keys over which
+    products and a softmax become attention (0: they never do).
     """
 
     activations: QuantSpec
@@ -36,6 +37,7 @@ class QuantRules:
     multiplier_bits: int = 31
     accumulator_bits: int = 32
     tables: bool = True
+    attention_keys: int = 0
     #: Real range of an op's result that is known without calibration.
     fixed_ranges: dict[str, tuple[float, float]] = field(default_factory=lambda: {"sigmoid": (0.0, 1.0), "softmax": (0.0, 1.0)})
 

@@ -115,7 +115,8 @@ class StreamedOperands(Operands):
         place, each, size = self.context.place(value), value.shape[-2], value.shape[-1]
         head = np.unravel_index(rows.first // each, value.shape[:-2]) if value.type.rank > 2 else ()
         index = (*map(int, head), rows.first % each)
-        return place.offset + sum(i * s for i, s in zip(index, place.strides)), [CopyDim(rows.count, place.strides[-2], size), CopyDim(size, place.strides[-1], 1)]
+        dims = [CopyDim(rows.count, place.strides[-2], size), CopyDim(size, place.strides[-1], 1)]
+        return place.offset + sum(i * s for i, s in zip(index, place.strides)), dims
 
     def results(self, rows: Span) -> Region:
         return self.context.tile(rows.count * self.layer.result.shape[-1], "y").region(0, rows.count * self.layer.result.shape[-1])
@@ -278,7 +279,8 @@ class AttentionKernel(VectorKernel):
                 v = operands.rows(op.inputs[2], self._of_head(op.inputs[2], head, keys))
                 first = rows.first - band.first
                 a = Region(block.buffer, block.start + first * keys.count, rows.count * keys.count)
-                fields = {"b_kn": 1, "a_stride": keys.count, "b_stride": width, "a_zp": POWER_ZERO, "b_zp": self.zeros[2], "accumulate": int(number > 0)}
+                fields = {"b_kn": 1, "a_stride": keys.count, "b_stride": width, "a_zp": POWER_ZERO, "b_zp": self.zeros[2],
+                          "accumulate": int(number > 0)}  # fmt: skip
                 part = Region(acc.buffer, acc.start + first * width * cell, rows.count * width * cell)
                 self._product(a, v, part, (rows.count, width, keys.count), fields)
         return acc
@@ -289,7 +291,8 @@ class AttentionKernel(VectorKernel):
         width, y = self.one.width, operands.results(band)
         self.count = band.count
         multiplier, shift = self.of_rows("multiplier", DType.I32), self.of_rows("shift", DType.U8)
-        scales = self.constant("scale", np.repeat(requant.multiplier, width)), self.constant("scale's shift", np.repeat(requant.shift.view(np.uint8), width))
+        numbers = ("scale", requant.multiplier), ("scale's shift", requant.shift.view(np.uint8))
+        scales = [self.constant(name, np.repeat(values, width)) for name, values in numbers]
         drain = {"x_type": DType.I8, "out_type": DType.I8, "zp": self.zeros[-1], "lo": -128, "hi": 127, "requant": 1,
                  "rounding": requant.rounding, "per_row": 1, "row_multiplier_addr": multiplier.at, "row_shift_addr": shift.at,
                  "per_channel": 1, "multiplier_addr": scales[0].at, "shift_addr": scales[1].at,

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from gadl.compiler.ir.graph import Value
 from gadl.passes.quant.quantize import Precision
+from gadl.targets.npu.quant_rules import QUANT_RULES
 
 from .test_convert import Case
 
@@ -78,8 +80,9 @@ def shared_by_some(case: Case, q: Value, k: Value, v: Value) -> list[Value]:
     return [case.build("matmul", case.build("softmax", scores, axis=-1), v, result="y")]
 
 
-def quantised(build: Build, precision: Precision = Precision.INT8) -> Case:
+def quantised(build: Build, precision: Precision = Precision.INT8, least: int = 12) -> Case:
     case = Case((1, 3, 12, 8), (1, 3, 12, 8), (1, 3, 12, 5))
+    case.rules = replace(QUANT_RULES, attention_keys=least)
     outputs = build(case, *case.inputs)
     case.quantise(*outputs, precision=precision)
     return case
@@ -101,6 +104,11 @@ def test_attention_is_recognised(build: Build) -> None:
 def test_what_others_read_or_cut_stays(build: Build) -> None:
     names = [op.name for op in quantised(build).made.graph.ops]
     assert "attention" not in names and names.count("matmul") >= 2
+
+
+@pytest.mark.parametrize("least", [0, 13])
+def test_shorter_rows_stay(least: int) -> None:
+    assert "attention" not in [op.name for op in quantised(plain, least=least).made.graph.ops]
 
 
 def test_wide_activations_stay() -> None:
