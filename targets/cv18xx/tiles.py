@@ -44,11 +44,11 @@ def best_tile(layer: Layer, chip: Chip, budget: int, rate: float, price: float) 
         # Under rows the weights come again for each block of rows, under channels the operand for each chunk, unless it stays.
         traffic = np.where(outside, loaded * np.where(resident, 1, chunks), loaded) + y.n * y.c * y.h * y.w
         traffic = traffic + np.where(outside | resident, constants, constants * blocks)
-        stays = np.where(outside, operand * pieces * np.where(resident, blocks, 2), operand * np.where(pieces > 1, np.minimum(pieces, 2), 2))
-        stays = stays + np.where(outside, weights * np.minimum(pieces + 1, 2), weights * pieces * np.where(resident, chunks, 1) + np.where(resident, 0, weights))
+        # Under rows the parts of a block's operand stay for all chunks, under channels those of a chunk's weights for all blocks;
+        # one more of either is on its way.
+        stays = np.where(outside, operand * np.where(resident, pieces * blocks, 2), operand * (pieces + 1))
+        stays = stays + np.where(outside, weights * (pieces + 1), weights * np.where(resident, pieces * chunks, 2))
         stays = stays + records * np.where(resident & ~outside, chunks, 2) + 2 * result
-        # Parts of a sum need all of the operand's channels in turn: nothing stays where the depth is divided.
-        stays = np.where((pieces > 1) & resident, np.inf, stays)
         spent = np.maximum(cycles, traffic / rate) + price / rate * traffic
         return TileCost(spent.astype(np.float64), traffic.astype(np.float64), stays.astype(np.float64))
 

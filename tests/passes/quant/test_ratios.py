@@ -65,6 +65,9 @@ def check(graph: Graph) -> None:
     for op in graph.ops:
         plain = op.name in ("add", "sub", "resize")
         for requant in requants(op):
+            if op.name in ("reduce_mean", "avg_pool") and requant.rounding is Rounding.UP:
+                assert all(128 <= m >> 23 <= 255 and m % (1 << 23) == 0 for m in requant.multiplier.tolist())
+                continue
             assert requant.rounding is (Rounding.UP if plain else Rounding.TFL2)
             if not plain:
                 assert requant.multiplier.min() >= 1 << 30
