@@ -11,6 +11,7 @@ from gadl.passes.memory.place import Order, Policy, Rule, place
 from gadl.passes.plan.program import Program, Step
 from gadl.passes.schedule.hoist import hoist_early
 from gadl.passes.schedule.prefetch import move_loads, wanted_starts
+from gadl.passes.schedule.stores_first import stores_first
 from gadl.passes.schedule.synchronize import find_waits
 
 from .chip import Chip
@@ -82,6 +83,9 @@ class Arrangements:
         with suppress(AllocationError):
             self._reset()
             move_loads(self.program, place(self.program, LOCAL, self.chip.lane_bytes, self.wanted, policy))
+            self._offer()
+            # Better where loads wait for the same computation as the stores behind them, worse where they would not wait.
+            stores_first(self.program, TDMA, LOCAL)
             self._offer()
 
     def _reset(self) -> None:
