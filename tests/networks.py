@@ -137,3 +137,81 @@ def ad01(seed: int = 0) -> onnx.ModelProto:
         x = made.dense(x, f"fc{i}", ic, oc)
         x = made.relu(x) if i < 9 else x
     return made.model("ad01", (640,), x, 640)
+
+
+def resnet18(size: int = 224, width: int = 64, seed: int = 0) -> onnx.ModelProto:
+    """ResNet-18 (1.81 G MACs, 11.7 M parameters at 224)."""
+    made = _Builder(seed)
+    x = made.relu(made.conv("x", "conv1", 3, width, 7, 2))
+    x = made.node("MaxPool", x, name="pool1", kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
+    channels = width
+    for stage in range(4):
+        for block in range(2):
+            oc, stride = width << stage, 2 if stage and not block else 1
+            name = f"res{stage + 2}{chr(97 + block)}"
+            y = made.relu(made.conv(x, f"{name}_1", channels, oc, 3, stride))
+            y = made.conv(y, f"{name}_2", oc, oc, 3)
+            shortcut = x if channels == oc else made.conv(x, f"{name}_s", channels, oc, 1, stride)
+            x, channels = made.relu(made.node("Add", y, shortcut, name=name)), oc
+    return made.model("resnet18", (3, size, size), made.pooled(x, channels, 1000), 1000)
+
+
+class _Detector(_Builder):
+    """Blocks of YOLOv8: a convolution is followed by SiLU, its normalisation folded in."""
+
+    def silu(self, x: str, name: str, ic: int, oc: int, kernel: int, stride: int = 1) -> str:
+        y = self.conv(x, name, ic, oc, kernel, stride)
+        return self.node("Mul", y, self.node("Sigmoid", y, name=f"{name}_sigmoid"), name=f"{name}_silu")
+
+    def split(self, x: str, name: str, ic: int, oc: int, depth: int, shortcut: bool) -> str:
+        """C2f: one half passes, the other goes through bottlenecks, and everything on the way is joined."""
+        half = oc // 2
+        parts = [f"{name}_a", f"{name}_b"]
+        self.nodes.append(helper.make_node("Split", [self.silu(x, f"{name}_in", ic, oc, 1)], parts, name=f"{name}_split", axis=1))
+        for number in range(depth):
+            y = self.silu(parts[-1], f"{name}_{number}_1", half, half, 3)
+            y = self.silu(y, f"{name}_{number}_2", half, half, 3)
+            parts.append(self.node("Add", parts[-1], y, name=f"{name}_{number}") if shortcut else y)
+        joined = self.node("Concat", *parts, name=f"{name}_joined", axis=1)
+        return self.silu(joined, f"{name}_out", (2 + depth) * half, oc, 1)
+
+    def pyramid(self, x: str, name: str, channels: int) -> str:
+        """SPPF: three maxima over windows of 5, one after another, joined."""
+        parts = [self.silu(x, f"{name}_in", channels, channels // 2, 1)]
+        for number in range(3):
+            parts.append(self.node("MaxPool", parts[-1], name=f"{name}_{number}", kernel_shape=[5, 5], strides=[1, 1], pads=[2] * 4))
+        return self.silu(self.node("Concat", *parts, name=f"{name}_joined", axis=1), f"{name}_out", 2 * channels, channels, 1)
+
+    def up(self, x: str, name: str) -> str:
+        scales = self.constant(f"{name}_scales", np.array([1, 1, 2, 2]))
+        return self.node("Resize", x, "", scales, name=name, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor")
+
+
+def yolov8(width: float, size: int = 640, classes: int = 80, seed: int = 0) -> onnx.ModelProto:
+    """YOLOv8 n (`width` 0.25: 3.15 M parameters, 8.7 GFLOPs) or s (0.5: 11.2 M, 28.6) up to the convolutions of its three heads."""
+    made = _Detector(seed)
+    c = [int(width * n) for n in (64, 128, 256, 512, 1024)]
+    x, levels = made.silu("x", "stem", 3, c[0], 3, 2), []
+    for number, depth in enumerate((1, 2, 2, 1), 1):
+        x = made.silu(x, f"down{number}", c[number - 1], c[number], 3, 2)
+        x = made.split(x, f"stage{number}", c[number], c[number], depth, True)
+        levels.append(x)
+    p3, p4, p5 = levels[1], levels[2], made.pyramid(x, "pyramid", c[4])
+    y = made.node("Concat", made.up(p5, "up4"), p4, name="join4", axis=1)
+    n4 = made.split(y, "neck4", c[4] + c[3], c[3], 1, False)
+    y = made.node("Concat", made.up(n4, "up3"), p3, name="join3", axis=1)
+    n3 = made.split(y, "neck3", c[3] + c[2], c[2], 1, False)
+    y = made.node("Concat", made.silu(n3, "back4", c[2], c[2], 3, 2), n4, name="join4b", axis=1)
+    n4 = made.split(y, "neck4b", c[2] + c[3], c[3], 1, False)
+    y = made.node("Concat", made.silu(n4, "back5", c[3], c[3], 3, 2), p5, name="join5", axis=1)
+    n5 = made.split(y, "neck5", c[3] + c[4], c[4], 1, False)
+    outputs = []
+    for level, (x, ic) in enumerate(((n3, c[2]), (n4, c[3]), (n5, c[4])), 3):
+        for kind, inner, oc in (("box", max(16, c[2] // 4, 64), 64), ("class", max(c[2], min(classes, 100)), classes)):
+            y = made.silu(made.silu(x, f"{kind}{level}_1", ic, inner, 3), f"{kind}{level}_2", inner, inner, 3)
+            outputs.append((made.conv(y, f"{kind}{level}", inner, oc, 1), [1, oc, size >> level, size >> level]))
+    graph = helper.make_graph(
+        made.nodes, "yolov8", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, size, size])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs], made.weights,
+    )  # fmt: skip
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)

@@ -28,6 +28,7 @@ from .expand.context import LOCAL, SCRATCH, TDMA, Expansion
 from .expand.group import GroupExpansion
 from .expand.lone import expand_movement
 from .expand.product import expand_product
+from .expand.resize import Magnified, is_magnified
 from .expand.tiled import TiledConvolution
 from .grouping import LayerCosts
 from .in_place import chains_of
@@ -128,6 +129,8 @@ class Build:
                 if layer.op.name in ("conv", "conv_transpose"):
                     TiledConvolution(self.context, layer, group.layers[0]).run()
                     double_buffer(self.context.program, start, (TDMA,))
+                elif is_magnified(layer.op):
+                    Magnified(self.context, layer, group.layers[0]).run()
                 else:
                     (expand_product if layer.op.name in PRODUCTS else expand_movement)(self.context, layer)
                 continue

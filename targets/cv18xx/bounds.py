@@ -16,6 +16,7 @@ from .chip import Chip
 from .expand.context import Trial
 from .expand.group import kernel_of
 from .expand.kernel import shape_or_raise
+from .expand.resize import is_magnified
 from .layers import PRODUCTS, Layer, macs_of, row_reads
 from .local import Span
 
@@ -50,7 +51,7 @@ def least_of(layers: Sequence[Layer], segment: Segment, chip: Chip) -> list[Leas
 def _cycles(trial: Trial, layer: Layer) -> int:
     """Of a layer in one iteration with everything in local memory, however large."""
     reads = row_reads(layer)
-    if reads is None:
+    if reads is None or is_magnified(layer.op):
         chip = trial.chip
         return int(macs_of(layer.op) / chip.macs_per_cycle * 2) if layer.op.name in PRODUCTS else 0
 

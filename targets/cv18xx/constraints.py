@@ -98,7 +98,8 @@ def window_limits(op: Op, chip: Chip) -> bool:
     w = window_of(op)
     fits = max(w.stride_h, w.stride_w) <= MOST_STRIDE and max(w.insert_h, w.insert_w) <= MOST_INSERTED and min(w.up, w.left) >= 0
     fits &= is_depthwise(op) or max(w.dilation_h, w.dilation_w) <= MOST_DILATION
-    pads = max(op.attrs["pads"], default=0)
+    pads, x, y = max(op.attrs["pads"], default=0), shape_of(op.inputs[0]), shape_of(op.result)
+    fits &= x is not None and y is not None and w.right(y.w, x.w) > -w.stride_w
     return fits and (pads <= MOST_PADDING or op.name in ("conv", "avg_pool") and pads <= 255)
 
 

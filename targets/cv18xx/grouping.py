@@ -21,8 +21,9 @@ from gadl.passes.plan.tiling import Tile as TileChoice
 
 from .chip import Chip
 from .expand.context import LOCAL, Trial
-from .expand.group import kernel_of, row_pitch, slice_channels, takes_strides, tile_bytes
+from .expand.group import kernel_of, row_pitch, slice_of, takes_strides, tile_bytes
 from .expand.kernel import Kernel, shape_or_raise
+from .expand.resize import is_magnified
 from .in_place import way_in_place
 from .layers import REDUCTIONS, Layer, is_depthwise, row_reads
 from .local import Span, Tile
@@ -117,7 +118,7 @@ class LayerCosts:
 
     def _facts(self, layer: Layer) -> LayerFacts | None:
         reads = row_reads(layer)
-        if reads is None:
+        if reads is None or is_magnified(layer.op):
             return None
         shape, lanes = shape_or_raise(layer.result), self.chip.lanes
         operands = []
@@ -182,7 +183,7 @@ class LayerCosts:
         self.trial.clear()
         kernel = kernel_of(self.trial, kernel.layer, kernel.plan)
         kernel.rows(made, sources, target)
-        loaded = [] if kernel.passing else self.trial.loaded
+        loaded = self.trial.loaded
         inside = peak_use(self.trial.program, LOCAL, own | {id(b) for b in loaded})
         found = float(self.trial.cycles), inside, sum(b.size for b in loaded)
         self.trial.clear()
@@ -245,7 +246,7 @@ class GroupCosts:
             yield Ways(index, index + 1, zero, zero + tile.cycles, zero, 0, none, 0)
         elif is_view(layer, self.returned):
             yield Ways(index, index + 1, zero + 1, zero, zero, 0, none, 0, seen=frozenset({id(layer.op.inputs[0])}))
-        elif layer.op.name in MOVED:
+        elif layer.op.name in MOVED or is_magnified(layer.op):
             yield Ways(index, index + 1, zero, zero + ALONE_CYCLES, zero, 0, none, 0)
 
     # -- groups ----------------------------------------------------------------
@@ -346,21 +347,24 @@ class GroupCosts:
         return np.array([self.costs.cost(kernel, row_reads(layer) or [], facts.rows, 0)[0]])
 
     def _by_channels(self, index: int, facts: LayerFacts, reads: list[Crossing], ends: list[Crossing]) -> Iterator[Ways]:
-        """A layer whose channels have nothing to do with each other: all rows of some channels at a time."""
+        """A layer whose channels have nothing to do with each other: some channels at a time, and some rows of these."""
         layer = self.layers[index]
-        channels = slice_channels(layer, self.chip.lanes)
+        channels, rows = slice_of(layer, self.chip.lanes)
         if not channels:
             return
-        kernel, parts = kernel_of(self.costs.trial, layer, LayerPlan(layer.ops)), -(-facts.result.c // channels)
-        work, inside, _ = self.costs.cost(kernel, row_reads(layer) or [], facts.rows, channels)
-        tiles = sum(o.whole for o in facts.operands if o.c == facts.result.c) + facts.result.whole
-        held = np.array([inside + 2.0 * tiles / parts])
+        kernel, reading = kernel_of(self.costs.trial, layer, LayerPlan(layer.ops)), row_reads(layer) or []
+        share = channels / facts.result.c
+        work, inside, _ = self.costs.cost(kernel, reading, rows, channels)
+        tiles = sum(o.band(min(o.rows, rows * o.rows / facts.rows + o.beyond)) for o in facts.operands) + facts.result.band(rows)
+        held = np.array([float(min(1.0, share) * (2 * tiles + inside))])
         one = [0]
-        passing = tuple(Crossing(c.value, c.size, np.zeros(1), c.first[one] / parts) for c in reads)
-        left = tuple(Crossing(c.value, c.size, np.zeros(1), c.first[one]) for c in ends)
+        passing = tuple(Crossing(c.value, c.size, np.zeros(1), c.first[one] * min(1.0, share)) for c in reads)
+        # Where rows of some channels go to memory, nobody finds the result on chip: as a value it has no name then.
+        left = tuple(Crossing(c.value if rows == facts.rows else 0, c.size, np.zeros(1), c.first[one]) for c in ends)
         yield Ways(
-            index, index + 1, np.ones(1), np.array([work]), held, facts.constants, np.zeros(1, bool), facts.constants, passing, left, sliced=True
-        )
+            index, index + 1, np.ones(1), np.array([work * facts.rows / rows]), held, facts.constants, np.zeros(1, bool), facts.constants,
+            passing, left, sliced=True,
+        )  # fmt: skip
 
     def _streamed(
         self, index: int, facts: LayerFacts, within: Floats, copies: Floats, reads: list[Crossing], ends: list[Crossing]

@@ -100,6 +100,10 @@ class Window:
         """Columns under the kernel."""
         return (self.kw - 1) * self.dilation_w + 1
 
+    def right(self, result: int, operand: int) -> int:
+        """Samples behind the operand's last column that the last window reaches; negative where columns are left over."""
+        return (result - 1) * self.stride_w - self.left + self.reach_w - ((operand - 1) * (self.insert_w + 1) + 1)
+
     def rows(self, result: int, operand: int) -> RowMap:
         """Which of `operand` rows each of `result` rows reads."""
         first = np.arange(result, dtype=np.int64) * self.stride_h - self.up

@@ -9,7 +9,7 @@ from gadl.passes.plan.cuts import Cut, CutSearch, Memory
 from gadl.passes.plan.plan import GroupPlan, LayerPlan, LoopOrder, Plan
 from gadl.targets.base import Segment
 
-from .expand.group import slice_channels
+from .expand.group import slice_of
 from .grouping import GroupCosts, LayerCosts
 from .in_place import way_in_place
 from .layers import Layer
@@ -46,9 +46,9 @@ class Planner:
             chunk = costs.chunk(member.index) if cut.streamed else 0
             way = way_in_place(member, self.chip.lanes) if cut.over is not None else None
             chunk = chunk if way is None else way.channels
-            kept, order = id(member.result) in cut.kept, LoopOrder.ROWS
+            kept, order, rows = id(member.result) in cut.kept, LoopOrder.ROWS, 0
             if cut.sliced:
-                chunk, order = slice_channels(member, self.chip.lanes), LoopOrder.CHANNELS
+                (chunk, rows), order = slice_of(member, self.chip.lanes), LoopOrder.CHANNELS
             streamed = cut.streamed and not cut.sliced
-            plans.append(LayerPlan(member.ops, 0, chunk, order, not streamed, kept=kept, in_place=way is not None))
+            plans.append(LayerPlan(member.ops, rows, chunk, order, not streamed, kept=kept, in_place=way is not None))
         return GroupPlan(tuple(plans), cut.parts)

@@ -4,15 +4,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import product
 
 from gadl.compiler.diag import GadlError
-from gadl.passes.plan.plan import GroupPlan, LayerPlan, LoopOrder, Plan
+from gadl.passes.plan.plan import GroupPlan, Plan
 from gadl.passes.plan.tiling import depths, even_splits
 from gadl.targets.base import DeviceProgram, Segment
+from gadl.targets.moves import Move, Moves, TileChoices, with_layer
 
 from .backend import DRAFTS, NpuBackend
 from .bounds import channels_of, segment_bounds
@@ -36,11 +37,9 @@ _BUDGETS = (0.95, 0.85, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
 _CHUNKS = (96, 128, 192, 256, 320, 448)
 #: Kinds that run by rows only, also by themselves.
 _ROWWISE = frozenset({"conv_transpose", "max_pool", "avg_pool", "resize"})
-#: Attempts of a random change before the plan is returned as it is.
-_ATTEMPTS = 24
 
 
-class NpuSpace:
+class NpuSpace(Moves[Layer]):
     """All plans of `segment` on `machine`."""
 
     def __init__(self, machine: Machine, segment: Segment) -> None:
@@ -101,17 +100,8 @@ class NpuSpace:
                     break
                 refused.append(rng.choice(groups))
 
-    def legal(self, plan: Plan) -> bool:
-        """True when every layer runs once, in order, in a way that it can run; whether it fits shows when it is expanded."""
-        chosen = [layer for group in plan.groups for layer in group.layers]
-        if [p.ops for p in chosen] != [layer.ops for layer in self.layers]:
-            return False
-        return all(self._legal_group(group) for group in plan.groups)
-
-    def _legal_group(self, group: GroupPlan) -> bool:
-        members = self._members(group)
-        if not members:
-            return False
+    def legal_group(self, group: GroupPlan, members: Sequence[Layer]) -> bool:
+        """True when its layers can run that way."""
         if group.iterations == 0:
             layer, plan = members[0], group.layers[0]
             if len(members) != 1 or layer.op.name in _ROWWISE:
@@ -136,112 +126,59 @@ class NpuSpace:
         """The program of a plan; `GADL-P001` when a layer finds no place."""
         return self.backend.compile(self.segment, plan)
 
-    def mutate(self, plan: Plan, rng: random.Random) -> Plan:
-        """A legal plan one move away; the plan itself where no move was found."""
-        moves = (
-            self._iterate, self._iterate, self._iterate, self._shift, self._shift, self._shift, self._chunk, self._chunk,
-            self._chunk_all, self._split, self._merge, self._keep, self._put_over, self._own, self._own, self._pass_rows, self._isolate, self._absorb, self._tile, self._tile,
+    # -- moves -----------------------------------------------------------------
+
+    @property
+    def moves(self) -> Sequence[Move]:
+        """Groups in, groups out; None where there is nothing to change."""
+        return (
+            self.iterate, self.iterate, self.iterate, self.shift, self.shift, self.shift, self.chunk, self.chunk, self._chunk_all, self.split,
+            self.merge, self.keep, self._put_over, self._own, self._own, self._pass_rows, self.isolate, self.absorb, self.tile, self.tile,
         )  # fmt: skip
-        for _ in range(_ATTEMPTS):
-            groups = rng.choice(moves)(list(plan.groups), rng)
-            if groups is not None:
-                made = replace(plan, groups=tuple(groups))
-                if made != plan and self.legal(made):
-                    return made
-        return plan
 
-    # -- moves: groups in, groups out; None where there is nothing to change ----------
+    def by_rows(self, layer: Layer) -> bool:
+        """True for a layer that can be part of a group."""
+        return row_reads(layer) is not None
 
-    def _iterate(self, groups: list[GroupPlan], rng: random.Random) -> list[GroupPlan] | None:
-        """Another number of iterations."""
-        index = rng.randrange(len(groups))
-        group = groups[index]
-        if group.iterations == 0 or group.cores > 1:
+    def height(self, members: Sequence[Layer]) -> int:
+        """The rows of the tallest result."""
+        return tallest(members)
+
+    def first_chunk(self, layer: Layer) -> int:
+        """What the planner chooses."""
+        return chunk_channels(layer, self.unit)
+
+    def divisible_channels(self, layer: Layer) -> int:
+        """Of layers with weights."""
+        return channels_of(layer) if layer.op.name in ("conv", "linear", "conv_transpose") else 0
+
+    def chunks(self, layer: Layer) -> Sequence[int]:
+        """Even ones."""
+        return even_splits(channels_of(layer), self.unit)
+
+    def alone(self, layer: Layer) -> GroupPlan | None:
+        """With the planner's tile."""
+        try:
+            (alone,) = Planner(self.costs, int(self.machine.sram_bytes * DRAFTS[0][0])).plan([layer]).groups
+        except GadlError:
             return None
-        groups[index] = self._with_iterations(group, self._other_iterations(group, rng))
-        return groups
+        return alone
 
-    def _other_iterations(self, group: GroupPlan, rng: random.Random) -> int:
-        height, now = tallest(self._members(group)), group.iterations
-        counts = sorted({-(-height // rows) for rows in range(1, height + 1)})
-        near = min(range(len(counts)), key=lambda i: abs(counts[i] - now))
-        around = counts[max(0, near - 2) : near + 3]
-        return rng.choice([*around, now - 1, now + 1, now // 2, now * 2, rng.choice(counts)])
-
-    def _with_iterations(self, group: GroupPlan, iterations: int) -> GroupPlan:
-        """Chunks of channels belong to a single iteration: they come and go with it."""
-        iterations = min(max(1, iterations), tallest(self._members(group)))
-        if (iterations == 1) == (group.iterations == 1):
-            return replace(group, iterations=iterations)
-        layers = tuple(
-            replace(p, channels=chunk_channels(m, self.unit) if iterations == 1 else 0) for m, p in zip(self._members(group), group.layers)
-        )
-        return replace(group, layers=layers, iterations=iterations)
-
-    def _shift(self, groups: list[GroupPlan], rng: random.Random) -> list[GroupPlan] | None:
-        """Some layers change to the group before or behind."""
-        pairs = [i for i in range(len(groups) - 1) if groups[i].iterations and groups[i + 1].iterations]
-        if not pairs:
-            return None
-        at = rng.choice(pairs)
-        layers, first = (*groups[at].layers, *groups[at + 1].layers), len(groups[at].layers)
-        cut = min(max(0, first + rng.choice((-1, 1)) * rng.choice((1, 1, 2, 3, 4, 6, 8))), len(layers))
-        kept = groups[at].layers[-1].kept
-        made = [self._regroup(g, part) for g, part in ((groups[at], layers[:cut]), (groups[at + 1], layers[cut:])) if part]
-        if len(made) == 2:
-            made[0] = _keeping(made[0], kept)
-        return [*groups[:at], *made, *groups[at + 2 :]]
-
-    def _regroup(self, group: GroupPlan, layers: tuple[LayerPlan, ...]) -> GroupPlan:
-        """`group` with other layers."""
-        members = [self.by_op[p.ops[0]] for p in layers]
-        iterations = min(max(1, group.iterations), tallest(members))
-        kept = {p.ops for p in group.layers}
-        fresh = tuple(
-            p if p.ops in kept else LayerPlan(p.ops, channels=chunk_channels(m, self.unit) if iterations == 1 else 0)
-            for p, m in zip(layers, members)
-        )
-        return replace(group, layers=fresh, iterations=iterations)
-
-    def _split(self, groups: list[GroupPlan], rng: random.Random) -> list[GroupPlan] | None:
-        """Two groups of one."""
-        index = rng.randrange(len(groups))
-        group = groups[index]
-        if len(group.layers) < 2:
-            return None
-        cut = rng.randrange(1, len(group.layers))
-        parts = [_keeping(self._regroup(group, group.layers[:cut]), rng.random() < 0.7), self._regroup(group, group.layers[cut:])]
-        if rng.random() < 0.5:
-            which = rng.randrange(2)
-            parts[which] = self._with_iterations(parts[which], self._other_iterations(parts[which], rng))
-        return [*groups[:index], *parts, *groups[index + 1 :]]
-
-    def _merge(self, groups: list[GroupPlan], rng: random.Random) -> list[GroupPlan] | None:
-        """One group of two neighbours."""
-        pairs = [i for i in range(len(groups) - 1) if groups[i].iterations and groups[i + 1].iterations]
-        if not pairs:
-            return None
-        at = rng.choice(pairs)
-        model = groups[at + rng.randrange(2)]
-        made = self._regroup(model, (*groups[at].layers, *groups[at + 1].layers))
-        return [*groups[:at], made, *groups[at + 2 :]]
-
-    def _keep(self, groups: list[GroupPlan], rng: random.Random) -> list[GroupPlan] | None:
-        """A result that leaves its group stays on chip, or no longer does."""
-        index = rng.randrange(len(groups))
-        group = groups[index]
-        if group.iterations == 0:
-            return None
-        at = rng.choice((len(group.layers) - 1, rng.randrange(len(group.layers))))
-        changed = replace(group.layers[at], kept=not group.layers[at].kept)
-        return _changed(groups, index, at, changed)
+    def tiles(self, layer: Layer) -> TileChoices:
+        """Rows of any layer; of products channels and orders too."""
+        rows = even_splits(tile_rows(layer))
+        if layer.op.name not in ("conv", "linear"):
+            return TileChoices(rows)
+        window = window_of(layer.op)
+        inputs = depths(window.ic, self.machine.integer("mma.shape.2"))[1:]
+        return TileChoices(rows, even_splits(channels_of(layer), self.unit), inputs, tile_orders(window))
 
     def _put_over(self, groups: list[GroupPlan], rng: random.Random) -> list[GroupPlan] | None:
         """A result goes over its operand in another way, or no longer does."""
         index = rng.randrange(len(groups))
         group = groups[index]
         at = rng.randrange(len(group.layers))
-        layer, plan = self._members(group)[at], group.layers[at]
+        layer, plan = self.members(group)[at], group.layers[at]
         if group.iterations != 1 or group.cores != 1:
             return None
         ways = ways_in_place(self.costs, layer)
@@ -252,7 +189,7 @@ class NpuSpace:
         if reads_all(layer):
             each = plan.channels or chunk_channels(layer, self.unit) or channels_of(layer)
             changed = replace(changed, channels=0 if way is not None and not way.streamed else each)
-        return _changed(groups, index, at, changed)
+        return with_layer(groups, index, at, changed)
 
     def _own(self, groups: list[GroupPlan], rng: random.Random) -> list[GroupPlan] | None:
         """Another number of cores divides the rows of some layers."""
@@ -275,58 +212,7 @@ class NpuSpace:
             return None
         at = rng.randrange(len(group.layers))
         changed = replace(group.layers[at], exchanged=not group.layers[at].exchanged)
-        return _changed(groups, index, at, changed)
-
-    def _isolate(self, groups: list[GroupPlan], rng: random.Random) -> list[GroupPlan] | None:
-        """A layer leaves its group and runs from memory to memory."""
-        index = rng.randrange(len(groups))
-        group = groups[index]
-        if group.iterations == 0:
-            return None
-        at = rng.randrange(len(group.layers))
-        try:
-            (alone,) = Planner(self.costs, int(self.machine.sram_bytes * DRAFTS[0][0])).plan([self.by_op[group.layers[at].ops[0]]]).groups
-        except GadlError:
-            return None
-        before = [self._regroup(group, group.layers[:at])] if at else []
-        behind = [self._regroup(group, group.layers[at + 1 :])] if at + 1 < len(group.layers) else []
-        return [*groups[:index], *before, alone, *behind, *groups[index + 1 :]]
-
-    def _absorb(self, groups: list[GroupPlan], rng: random.Random) -> list[GroupPlan] | None:
-        """A lone layer joins a neighbouring group, or becomes a group."""
-        lone = [i for i, g in enumerate(groups) if g.iterations == 0 and row_reads(self._members(g)[0]) is not None]
-        if not lone:
-            return None
-        at = rng.choice(lone)
-        (layer,) = groups[at].layers
-        neighbours = [i for i in (at - 1, at + 1) if 0 <= i < len(groups) and groups[i].iterations]
-        if not neighbours or rng.random() < 0.3:
-            count = rng.randint(1, tallest(self._members(groups[at])))
-            groups[at] = replace(groups[at], layers=(LayerPlan(layer.ops),), iterations=count)
-            return groups
-        into = rng.choice(neighbours)
-        layers = (*groups[into].layers, layer) if into < at else (layer, *groups[into].layers)
-        groups[into] = self._regroup(groups[into], layers)
-        del groups[at]
-        return groups
-
-    def _chunk(self, groups: list[GroupPlan], rng: random.Random) -> list[GroupPlan] | None:
-        """Another chunk of channels for one layer of a group."""
-        index = rng.randrange(len(groups))
-        group = groups[index]
-        at = rng.randrange(len(group.layers))
-        if group.iterations == 0:
-            return None
-        layer, plan = self._members(group)[at], group.layers[at]
-        channels = channels_of(layer)
-        if layer.op.name not in ("conv", "linear", "conv_transpose") or channels <= 1:
-            return None
-        unit = self.unit
-        now = plan.channels or channels
-        wanted = rng.choice([0, now + unit, now - unit, now // 2, now * 2, rng.choice(even_splits(channels, unit))])
-        wanted = 0 if wanted >= channels or wanted <= 0 else -(-wanted // unit) * unit
-        changed = replace(plan, channels=0 if wanted >= channels else wanted)
-        return _changed(groups, index, at, changed)
+        return with_layer(groups, index, at, changed)
 
     def _chunk_all(self, groups: list[GroupPlan], rng: random.Random) -> list[GroupPlan] | None:
         """All chunks of a group larger or smaller."""
@@ -337,7 +223,7 @@ class NpuSpace:
         size = rng.choice((6, 9, 12, 16, 20, 24, 32, 40, 48, 64, 96)) << 10
         unit = self.unit
         layers = []
-        for layer, plan in zip(self._members(group), group.layers):
+        for layer, plan in zip(self.members(group), group.layers):
             channels, weights = channels_of(layer), weight_bytes(layer)
             if layer.op.name in ("conv", "linear"):
                 part = max(unit, channels * size // weights // unit * unit)
@@ -345,43 +231,3 @@ class NpuSpace:
             layers.append(plan)
         groups[index] = replace(group, layers=tuple(layers))
         return groups
-
-    def _tile(self, groups: list[GroupPlan], rng: random.Random) -> list[GroupPlan] | None:
-        """Another tile of a lone layer: rows, channels, input channels at a time, which loop is outside, what is resident."""
-        lone = [i for i, g in enumerate(groups) if g.iterations == 0 and g.layers[0].rows]
-        if not lone:
-            return None
-        at = rng.choice(lone)
-        (plan,), (layer,) = groups[at].layers, self._members(groups[at])
-        if layer.op.name not in ("conv", "linear"):
-            groups[at] = replace(groups[at], layers=(replace(plan, rows=rng.choice(even_splits(tile_rows(layer)))),))
-            return groups
-        window = window_of(layer.op)
-        match rng.randrange(4):
-            case 0:
-                plan = replace(plan, rows=rng.choice(even_splits(tile_rows(layer))))
-            case 1:
-                plan = replace(plan, channels=rng.choice(even_splits(channels_of(layer), self.unit)))
-            case 2:
-                found = depths(window.ic, self.machine.integer("mma.shape.2"))
-                plan = replace(plan, depth=rng.choice([0, *found[1:]]))
-            case _:
-                outside, resident = rng.choice(tile_orders(window))
-                plan = replace(plan, order=LoopOrder.CHANNELS if outside else LoopOrder.ROWS, resident=bool(resident))
-        groups[at] = replace(groups[at], layers=(plan,))
-        return groups
-
-    def _members(self, group: GroupPlan) -> list[Layer]:
-        return [self.by_op[p.ops[0]] for p in group.layers]
-
-
-def _changed(groups: list[GroupPlan], index: int, at: int, layer: LayerPlan) -> list[GroupPlan]:
-    """The groups with another plan for one layer."""
-    layers = groups[index].layers
-    groups[index] = replace(groups[index], layers=(*layers[:at], layer, *layers[at + 1 :]))
-    return groups
-
-
-def _keeping(group: GroupPlan, kept: bool) -> GroupPlan:
-    """A group whose last result stays on chip, or does not."""
-    return replace(group, layers=(*group.layers[:-1], replace(group.layers[-1], kept=kept)))

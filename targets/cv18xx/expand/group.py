@@ -19,7 +19,7 @@ from gadl.passes.plan.plan import GroupPlan, LayerPlan, LoopOrder
 from gadl.passes.plan.program import Buffer
 from gadl.passes.plan.rows import RowFlow, RowLayer
 
-from ..layers import Layer, by_channel, is_depthwise, row_reads
+from ..layers import REDUCTIONS, Layer, by_channel, is_depthwise, row_reads
 from ..local import ALIGNMENT, Span, Tile, align, spans
 from .context import LOCAL, Expansion
 from .convolution import Sum, convolution_kernel
@@ -89,14 +89,22 @@ def takes_strides(layer: Layer) -> bool:
 SLICE_BYTES = 6 << 10
 
 
-def slice_channels(layer: Layer, lanes: int) -> int:
-    """Channels that a layer makes at a time where all rows of some channels are there at once; 0 where it cannot."""
-    y = shape_or_raise(layer.result)
-    if not by_channel(layer.op) or y.n > 1 or y.c <= lanes:
-        return 0
-    shapes = [shape_or_raise(v) for v in (layer.result, *layer.op.inputs) if not v.is_constant]
-    each = sum(align(s.h * s.w) for s in shapes)
-    return max(1, SLICE_BYTES // each) * lanes
+def slice_of(layer: Layer, lanes: int) -> tuple[int, int]:
+    """Channels and rows that a layer makes at a time which runs through its channels; zeros where it cannot."""
+    y, reads = shape_or_raise(layer.result), row_reads(layer)
+    if not by_channel(layer.op) or reads is None or y.n > 1:
+        return 0, 0
+    shapes = [(shape_or_raise(v), rows_of) for v, rows_of in reads]
+    each = align(y.h * y.w) + sum(align(x.h * x.w) for x, _ in shapes)
+    if each <= SLICE_BYTES or layer.op.name in REDUCTIONS:
+        return max(1, SLICE_BYTES // each) * lanes, y.h
+    for rows in range(y.h - 1, 0, -1):
+        taken = align(rows * y.w)
+        for x, rows_of in shapes:
+            taken += align(int((rows_of.high[rows - 1 :] - rows_of.low[: y.h - rows + 1]).max()) * x.w)
+        if taken <= SLICE_BYTES or rows == 1:
+            return lanes, rows
+    return 0, 0
 
 
 class GroupExpansion:
@@ -144,32 +152,36 @@ class GroupExpansion:
         self.context.kept |= {value: self.tiles[value] for value in self.kept}
 
     def _by_channels(self) -> None:
-        """One layer, all rows of some channels at a time."""
+        """One layer, some channels at a time, and some rows of these."""
         (layer,), (kernel,), (chosen,) = self.layers, self.kernels, self.plan.layers
-        self.context.op = layer.index
+        self.context.op, lanes = layer.index, self.context.chip.lanes
         shape, kept = shape_or_raise(layer.result), id(layer.result) in self.kept
         whole = self._grow(layer.result, 0) if kept else None
         for channels in spans(shape.c, chosen.channels):
-            sources = {id(v): self._some(v, channels) for v, _ in row_reads(layer) or ()}
-            part = shape_or_raise(layer.result)
-            size = tile_bytes(layer, self.context.chip.lanes, part.h, channels.count)
-            target = self._slice(whole, channels) if whole is not None else Tile(
-                self.context.program.buffer(LOCAL, size, layer.result.name), self.context.chip.lanes, 1, channels.count, part.h, part.w
-            )
-            kernel.slice(channels, sources, target)
-            if id(layer.result) in self.stored:
-                self.context.store(target.view(), layer.result, target.rows, channels)
+            for rows in spans(shape.h, chosen.rows or shape.h):
+                sources = {}
+                for value, rows_of in row_reads(layer) or ():
+                    low, high = int(rows_of.low[rows.first]), int(rows_of.high[rows.end - 1])
+                    sources[id(value)] = self._some(value, channels, Span(low, high - low))
+                if whole is not None:
+                    target = self._slice(whole, channels)
+                else:
+                    buffer = self.context.program.buffer(LOCAL, tile_bytes(layer, lanes, rows.count, channels.count), layer.result.name)
+                    target = Tile(buffer, lanes, 1, channels.count, rows.count, shape.w, rows.first)
+                kernel.slice(channels, rows, sources, target)
+                if id(layer.result) in self.stored:
+                    self.context.store(target.view(rows), layer.result, rows, channels)
         if kept and whole is not None:
             self.context.kept[id(layer.result)] = whole
 
-    def _some(self, value: Value, channels: Span) -> Tile:
-        """Some channels of an operand: of one that is there, or from memory. One pixel for each channel has them too."""
+    def _some(self, value: Value, channels: Span, rows: Span) -> Tile:
+        """Some channels of an operand: of one that is there, or rows of them from memory."""
         if id(value) in self.tiles:
             return self._slice(self.tiles[id(value)], channels)
         shape, lanes = shape_or_raise(value), self.context.chip.lanes
-        buffer = self.context.program.buffer(LOCAL, Tile.size(lanes, 1, channels.count, shape.h, shape.w), value.name)
-        tile = Tile(buffer, lanes, 1, channels.count, shape.h, shape.w)
-        self.context.load(value, tile.view(), tile.rows, channels)
+        buffer = self.context.program.buffer(LOCAL, Tile.size(lanes, 1, channels.count, rows.count, shape.w), value.name)
+        tile = Tile(buffer, lanes, 1, channels.count, rows.count, shape.w, rows.first)
+        self.context.load(value, tile.view(), rows, channels)
         return tile
 
     def _slice(self, tile: Tile, channels: Span) -> Tile:

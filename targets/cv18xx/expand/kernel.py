@@ -76,8 +76,6 @@ class Kernel(ABC):
 
     #: The last channels come first, because the result goes over the operand.
     backwards = False
-    #: Each constant is used once, right after it is loaded.
-    passing = False
     #: The channel of the layer that the first channel of the tiles is.
     first = 0
 
@@ -90,11 +88,11 @@ class Kernel(ABC):
     def rows(self, rows: Span, sources: Mapping[int, Tile], target: Tile) -> None:
         """Emit the steps that make `rows`; each operand's tile (by `id`) holds at least the rows that these read."""
 
-    def slice(self, channels: Span, sources: Mapping[int, Tile], target: Tile) -> None:
-        """All rows of some channels; the tiles hold just these. For layers whose channels have nothing to do with each other."""
+    def slice(self, channels: Span, rows: Span, sources: Mapping[int, Tile], target: Tile) -> None:
+        """Some rows of some channels; the tiles hold just these channels. For layers whose channels have nothing to do with each other."""
         whole, self.shape = self.shape, replace(self.shape, c=channels.count)
         self.first, plan, self.plan = channels.first, self.plan, replace(self.plan, channels=0)
-        self.rows(target.rows, sources, target)
+        self.rows(rows, sources, target)
         self.shape, self.first, self.plan = whole, 0, plan
 
     def source(self, sources: Mapping[int, Tile], number: int = 0) -> Tile:
@@ -185,8 +183,9 @@ class WindowKernel(Kernel):
         value = zero_point_of(self.op.inputs[0]) if value is None else value
         window = self.window
         up, down = window.padding(range(rows.first, rows.end), range(held.first, held.end))
-        right = (self.shape.w - 1) * window.stride_w - window.left + window.reach_w
-        return Padding(up, down, window.left, right - ((self.operand.w - 1) * (window.insert_w + 1) + 1), value)
+        right = window.right(self.shape.w, self.operand.w)
+        # Columns behind the last window are passed over: there are too few for another one.
+        return Padding(up, down, window.left, max(0, right), value)
 
     def prepared(self, tile: Tile, rows: Span) -> tuple[Tile, Padding]:
         """The operand of some rows in the aligned form and the padding that remains: what exceeds the fields is made of zeros."""

@@ -32,8 +32,8 @@ from gadl.targets.npu.planner import Planner
 from gadl.targets.npu.rowwise import is_reduction, partial_type
 from tests.networks import resnet50
 
+from ..graphs import KINDS, network
 from .programs import float_graph, placed, random, run_segments
-from .test_groups import KINDS, network
 
 LARGE = load_machine("large")
 

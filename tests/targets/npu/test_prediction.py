@@ -19,9 +19,9 @@ from gadl.targets.npu.instruction import encode
 from gadl.targets.npu.machine import PARAMETERS, Machine, load_machine
 from gadl.targets.npu.target import TARGET
 
+from ..graphs import grow
 from .programs import EDGE, container, float_graph, placed
 from .test_engine import DRAIN, PRODUCT, pipeline
-from .test_groups import grow
 
 LARGE = load_machine("large")
 
