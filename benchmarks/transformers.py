@@ -87,6 +87,7 @@ BLOCKS: dict[str, tuple[Callable[[], nn.Module], int, int]] = {
     "encoder 384x12, 256": (lambda: Encoder(384, 12), 256, 384),
     "encoder 128x4, 1024": (lambda: Encoder(128, 4), 1024, 128),
     "encoder 128x4, 2048": (lambda: Encoder(128, 4), 2048, 128),
+    "encoder 128x1, 4096": (lambda: Encoder(128, 1), 4096, 128),
     "decoder 128x4, 64": (lambda: Decoder(128, 4), 64, 128),
     "decoder 256x8, 128": (lambda: Decoder(256, 8), 128, 256),
     "decoder 384x12, 256": (lambda: Decoder(384, 12), 256, 384),

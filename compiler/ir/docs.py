@@ -20,6 +20,7 @@ _CHAPTERS = {
     "pooling": "Pooling",
     "elementwise": "Elementwise",
     "norm": "Normalisation",
+    "attention": "Attention",
     "reduce": "Reductions",
     "shape": "Movement and resampling",
     "quant": "Quantisation",

@@ -63,6 +63,14 @@ def apply_requant(values: Array, requant: Requant, axis: int | None = None) -> A
     return round_shift(product, shift, requant.rounding)
 
 
+def joined_scale(multiplier: Array, shift: Array, requant: Requant) -> tuple[Array, Array]:
+    """Multiplier and shift of the product of two scales, each with a multiplier in [2^30, 2^31); the product's is one too."""
+    product = multiplier * int(requant.multiplier[0])
+    small = (product + (1 << 30)) >> 31 < 1 << 30
+    bits = np.where(small, 30, 31)
+    return (product + (1 << (bits - 1))) >> bits, shift + int(requant.shift[0]) - bits
+
+
 def round_shift(product: Array, shift: Array, rounding: Rounding) -> Array:
     """`product / 2**shift` rounded; i64 arrays, shift >= 1."""
     one = np.int64(1)

@@ -16,7 +16,7 @@ from .opdef import AttrKind, OpError, op_def
 from .types import DType, Requant, Rounding, TensorType
 
 #: Ops that exist only once numbers are integers.
-INTEGER_OPS = frozenset({"requantize", "lut"})
+INTEGER_OPS = frozenset({"requantize", "lut", "attention"})
 #: Element types of quantised activations.
 ACTIVATIONS = frozenset({DType.I8, DType.I16})
 

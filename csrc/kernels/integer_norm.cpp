@@ -82,6 +82,11 @@ void check(const Call& call) {
 
 }  // namespace
 
+int32_t normaliser(int32_t v) {
+  const auto value = static_cast<uint32_t>(v);
+  return static_cast<int32_t>(interpolate(reciprocals(), (static_cast<uint64_t>(value) << (leading_zeros(value) - 1)) >> 15));
+}
+
 Prepared integer_softmax(const Call& call) {
   check(call);
   const TensorInfo& x = call.input(0);

@@ -163,7 +163,7 @@ Prepared log_softmax(const Call& call) { return softmax_like(call, true); }
 const KernelTable& normalization_kernels() {
   static const KernelTable table = {
       {"batch_norm", batch_norm}, {"layer_norm", layer_norm}, {"rms_norm", rms_norm}, {"instance_norm", instance_norm},
-      {"group_norm", group_norm}, {"softmax", softmax}, {"log_softmax", log_softmax},
+      {"group_norm", group_norm}, {"softmax", softmax}, {"log_softmax", log_softmax}, {"attention", integer_attention},
   };
   return table;
 }

@@ -12,7 +12,7 @@ from gadl.compiler.ir.opdef import Builder
 from gadl.compiler.ir.types import Layout
 
 #: Device ops whose meaning follows the logical order of elements, or that work along the last axis.
-_ROW_MAJOR = frozenset({"reshape", "linear", "matmul", "softmax", "layer_norm", "rms_norm"})
+_ROW_MAJOR = frozenset({"reshape", "linear", "matmul", "softmax", "layer_norm", "rms_norm", "attention"})
 
 
 def choose_layouts(graph: Graph, channels_last: frozenset[str]) -> bool:

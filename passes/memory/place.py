@@ -48,10 +48,11 @@ class Rule(enum.Enum):
 
 @dataclass(frozen=True)
 class Policy:
-    """An order and a rule."""
+    """An order and a rule. `nearest`: of what comes early, what is used first is placed first, not what wants to come first."""
 
     order: Order
     rule: Rule
+    nearest: bool = False
 
 
 class _Map:
@@ -149,7 +150,8 @@ class _Placement:
         """Place everything, those that found no room before first."""
         urgent = {id(b) for b in self.urgent}
         early = [b for b in self.buffers if id(b) in self.wanted and id(b) not in urgent]
-        early.sort(key=lambda b: (self.wanted[id(b)], self.spans[id(b)][0]))
+        first_use = {id(b): self.spans[id(b)][0] for b in early}
+        early.sort(key=lambda b: (first_use[id(b)] if self.policy.nearest else self.wanted[id(b)], first_use[id(b)]))
         others = [b for b in self.buffers if id(b) not in self.wanted and id(b) not in urgent]
         others.sort(key=self._rank)
         self.map = _Map(self.capacity, len(self.program.buffers))

@@ -82,7 +82,8 @@ class Ways:
     `resident`; elsewhere `piece` bytes of them at a time. `shared`: where all happens in one iteration, a kept result takes the
     place of an operand that it is as large as. `over`: the result goes over an operand, which nobody reads afterwards.
     `seen`: another look at values in memory, which takes no time and no room. `together`: `resident` constants come as one, and
-    nothing starts before they are there. `sliced`: some channels at a time.
+    nothing starts before they are there. `sliced`: some channels at a time. `chunk`: the channels whose constants come at a time,
+    where the target leaves that to the search.
     """
 
     first: int
@@ -100,6 +101,7 @@ class Ways:
     seen: frozenset[int] = frozenset()
     together: bool = False
     sliced: bool = False
+    chunk: int = 0
 
 
 def advance(
@@ -146,6 +148,7 @@ class Cut:
     over: Over | None = None
     streamed: bool = False
     sliced: bool = False
+    chunk: int = 0
 
 
 @dataclass(frozen=True)
@@ -289,7 +292,7 @@ class CutSearch:
                 continue
             most[alive] = float(stock[index])
             streamed = bool(ways.parts[way] > 0 and not ways.resident[way] and ways.constants)
-            cut = Cut(ways.first, ways.end, 0 if ways.seen else int(ways.parts[way]), kept, ways.over, streamed, ways.sliced)
+            cut = Cut(ways.first, ways.end, 0 if ways.seen else int(ways.parts[way]), kept, ways.over, streamed, ways.sliced, ways.chunk)
             roomy = labels[row].roomy
             if ways.over is not None and kept:
                 roomy = ways.over.result, self._place(ways.over, labels[row])

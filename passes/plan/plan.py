@@ -32,6 +32,8 @@ class LayerPlan:
     of `rows` and `channels`, from `depth` input channels at a time (0: all), whose products add up in the accumulators.
     `resident`: what the inner loop reads again stays on chip, weights under `ROWS`, an image's activations under `CHANNELS`. In a
     group `channels` is the chunk of output channels whose weights are loaded at a time (0: all), and the group decides on rows.
+    Attention takes `rows` of queries (0: as the target sees fit) over tiles of `depth` keys (0: all), in a group too; `resident`: by
+    itself, all keys and values of a head stay on chip.
     `kept`: the result stays on chip, whole, until its last reader has run, for later groups; who cannot read it there finds it in
     memory. `in_place`: where all rows run at once, the result takes the bytes of the layer's operand, if nobody reads that
     afterwards. `exchanged`: where several cores divide the rows, they pass those that others need through memory; otherwise each

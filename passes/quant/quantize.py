@@ -14,6 +14,7 @@ from gadl.compiler.ir.graph import Graph, Stage, Value
 from gadl.compiler.ir.opdef import Builder
 from gadl.compiler.ir.types import DType, QuantParams
 
+from .attention import fuse_attention
 from .choose_params import choose_params, integer_ops, params_of_range, range_of_constant
 from .convert import Conversion, IntegerConstant
 from .equalize import equalize
@@ -76,6 +77,8 @@ def quantize_graph(graph: Graph, ranges: Mapping[str, Range], rules: QuantRules)
         verdict |= left
         params = choose_params(graph, cut, rules, verdict)
     result = Conversion(graph, params, verdict, rules).run()
+    if rules.attention_keys:
+        fuse_attention(result, rules)
     return Quantized(result, quant_report(graph, verdict, result, rules, "calibrated"))
 
 

@@ -28,7 +28,8 @@ class QuantRules:
     """A target's rules.
 
     `integer_ops` have an integer form on the target; all others stay float. `tables`: any function of one i8 tensor becomes a
-    table. `accumulator_bits` bounds products, `multiplier_bits` the requantisation multiplier.
+    table. `accumulator_bits` bounds products, `multiplier_bits` the requantisation multiplier. `attention_keys`: the fewest keys over which
+    products and a softmax become attention (0: they never do).
 
     `residuals`: convolutions add a further operand while they drain. `any_clamp`: every op with arithmetic cuts its result to
     any bounds; otherwise only a lower bound of zero comes with it (a relu), and other bounds are an op of their own.
@@ -60,6 +61,7 @@ class QuantRules:
     offset_operands: frozenset[str] = frozenset()
     equalize: float = 0.0
     observer: ObserverKind = ObserverKind.MIN_MAX
+    attention_keys: int = 0
     #: Real range of an op's result that is known without calibration.
     fixed_ranges: dict[str, tuple[float, float]] = field(default_factory=lambda: {"sigmoid": (0.0, 1.0), "softmax": (0.0, 1.0)})
 

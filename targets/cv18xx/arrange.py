@@ -19,8 +19,9 @@ from .expand.context import LOCAL, TDMA, WEIGHTS
 #: Part of a lane that early loads may fill: what is left takes the gaps between buffers.
 FULL = 0.95
 #: How buffers are placed, one arrangement for each.
-POLICIES = (
-    Policy(Order.AREA, Rule.ENDS), Policy(Order.USE, Rule.ENDS), Policy(Order.USE, Rule.COMPANY), Policy(Order.AREA, Rule.LOWEST),
+POLICIES = tuple(
+    Policy(order, rule, nearest) for nearest in (True, False)
+    for order, rule in ((Order.AREA, Rule.ENDS), (Order.USE, Rule.ENDS), (Order.USE, Rule.COMPANY))
 )  # fmt: skip
 
 

@@ -312,12 +312,21 @@ class GroupCosts:
                 )  # fmt: skip
 
     def _at_once(self, index: int, facts: LayerFacts, within: Floats, reads: list[Crossing], ends: list[Crossing]) -> Iterator[Ways]:
-        """A layer in one iteration: its constants in pieces, or whole."""
-        one = [0]
+        """A layer in one iteration: its constants in pieces, large ones or the smallest, or whole."""
+        one, lanes = [0], self.chip.lanes
         crossings = tuple(_chosen(c, one) for c in reads), tuple(_chosen(c, one) for c in ends)
+        chunk, layer = self.chunk(index), self.layers[index]
         yield Ways(
-            index, index + 1, np.ones(1), facts.work[one], within[one], facts.constants, np.zeros(1, bool), CHUNKS * facts.chunk, *crossings
-        )
+            index, index + 1, np.ones(1), facts.work[one], within[one], facts.constants, np.zeros(1, bool), CHUNKS * facts.chunk, *crossings,
+            chunk=chunk,
+        )  # fmt: skip
+        if chunk > lanes:
+            kernel = kernel_of(self.costs.trial, layer, LayerPlan(layer.ops))
+            work = self.costs.cost(kernel, row_reads(layer) or [], facts.rows, lanes)[0]
+            piece = CHUNKS * -(-facts.constants * lanes // facts.result.c)
+            yield Ways(
+                index, index + 1, np.ones(1), np.array([work]), within[one], facts.constants, np.zeros(1, bool), piece, *crossings, chunk=lanes
+            )
         if facts.chunk < facts.constants and within[0] + facts.constants <= self.budget:
             yield Ways(
                 index, index + 1, np.ones(1), self._whole(index, facts), within[one], facts.constants, np.ones(1, bool), facts.constants,
@@ -377,6 +386,7 @@ class GroupCosts:
             yield Ways(
                 index, index + 1, np.array([float(parts)]), (facts.streamed + copies)[[way]], within[[way]], facts.constants * parts,
                 np.zeros(1, bool), CHUNKS * facts.chunk, tuple(_chosen(c, [way]) for c in reads), tuple(_chosen(c, [way]) for c in ends),
+                chunk=self.chunk(index),
             )  # fmt: skip
 
     def _copies(self, held: _Held) -> Floats:

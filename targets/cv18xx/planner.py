@@ -43,7 +43,7 @@ class Planner:
             return GroupPlan((LayerPlan(members[0].ops, tile.rows, tile.channels, tile.order, tile.resident, tile.depth),))
         plans = []
         for member in members:
-            chunk = costs.chunk(member.index) if cut.streamed else 0
+            chunk = cut.chunk if cut.streamed else 0
             way = way_in_place(member, self.chip.lanes) if cut.over is not None else None
             chunk = chunk if way is None else way.channels
             kept, order, rows = id(member.result) in cut.kept, LoopOrder.ROWS, 0

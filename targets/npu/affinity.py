@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Mapping
+from itertools import islice
 
 from gadl.passes.memory.banks import Banks
 from gadl.passes.plan.program import Buffer, Program, Region, Step
@@ -13,6 +15,8 @@ from gadl.passes.plan.program import Buffer, Program, Region, Step
 from .expand.context import SRAM
 from .machine import Machine
 
+#: Most products before a step of the vector unit that may run beside it.
+NEAR = 64
 #: A buffer and the bytes per cycle that a step moves there.
 Rates = list[tuple[Buffer, float]]
 
@@ -36,8 +40,15 @@ class _Pairs:
                     self.cycles[min(id(a), id(b)), max(id(a), id(b))] += cycles * lost / self.bandwidth
 
 
-def bank_use(program: Program, machine: Machine, wanted: Mapping[int, int]) -> Banks:
-    """The array reads the next product while the drain writes the last one; transfers go on beside both.
+def overlaps(program: Program) -> bool:
+    """True where one layer takes both array and vector unit, copies aside, so that it is open how much they meet."""
+    arrays = {step.op for step in program.steps if step.engine == "MMA" and step.instruction != "EPI"}
+    return any(step.engine == "VEC" and step.instruction != "VTR" and step.op in arrays for step in program.steps)
+
+
+def bank_use(program: Program, machine: Machine, wanted: Mapping[int, int], share: float = 1.0) -> Banks:
+    """The array reads the next product while the drain writes the last one; transfers go on beside both, and so does the vector unit
+    where one layer takes both, for a `share` of its time with the products in front of it and of that with those behind.
 
     `wanted` is the step at which an early load begins, by `id` of the buffer that it fills.
     """
@@ -45,7 +56,7 @@ def bank_use(program: Program, machine: Machine, wanted: Mapping[int, int]) -> B
     rate = machine["dram.bytes_per_cycle"] * machine["dram.eff"] / machine.load_queues
     drained: tuple[Rates, float] = ([], 0)
     products: list[tuple[int, int, Rates]] = []
-    transfers: list[tuple[int, float, Buffer]] = []
+    beside: list[tuple[int, float, Rates, int | None]] = []
     for index, step in enumerate(program.steps):
         cycles = max(1, step.cycles)
         if step.core and not step.shared:
@@ -61,19 +72,26 @@ def bank_use(program: Program, machine: Machine, wanted: Mapping[int, int]) -> B
             pairs.meet(mine[:1], mine[1:], cycles)
             drained = mine, cycles
         elif step.engine == "VEC":
-            mine = _whole((*step.reads, *step.writes), cycles)
+            mine = _elements(step, cycles)
             pairs.meet(mine, mine[1:], cycles)
+            beside.append((index, cycles, mine, step.op))
         else:
             for region in (*step.reads, *step.writes):
                 if region.buffer.memory == SRAM:
-                    transfers.append((wanted.get(id(region.buffer), index), region.size / rate, region.buffer))
+                    beside.append((wanted.get(id(region.buffer), index), region.size / rate, [(region.buffer, rate)], None))
     starts = [index for index, _, _ in products]
-    for begin, left, buffer in transfers:
-        for _, cycles, rates in products[bisect_left(starts, begin) :]:
-            pairs.meet([(buffer, rate)], rates, min(left, cycles))
-            left -= cycles
-            if left <= 0:
-                break
+    for begin, long, mine, op in beside:
+        at = bisect_left(starts, begin)
+        # A transfer begins there; the vector unit may be behind or ahead of the array.
+        for near in (islice(products, at, None), () if op is None else reversed(products[max(0, at - NEAR) : at])):
+            left = long if op is None else share * long
+            for index, cycles, rates in near:
+                if op not in (None, program.steps[index].op):
+                    break
+                pairs.meet(mine, rates, min(left, cycles))
+                left -= cycles
+                if left <= 0:
+                    break
     together: dict[int, list[tuple[Buffer, float]]] = defaultdict(list)
     for (first, second), weight in pairs.cycles.items():
         together[first].append((pairs.buffers[second], weight))
@@ -86,6 +104,12 @@ def _product(step: Step, cycles: int, unit: int) -> Rates:
     passes = -(-int(step.fields.get("oc", step.fields.get("n", 1))) // unit)
     *operands, weights = [r for r in step.reads if r.buffer.memory == SRAM]
     return [*((r.buffer, r.size * passes / cycles) for r in operands), (weights.buffer, weights.size / cycles)]
+
+
+def _elements(step: Step, cycles: float) -> Rates:
+    """Of a smaller operand a byte moves for each element at least, however often it is the same."""
+    count = math.prod(max(1, int(step.fields.get(f"n{number}", 1))) for number in range(4)) if step.instruction == "VBIN" else 0
+    return [(buffer, max(rate, count / cycles)) for buffer, rate in _whole((*step.reads, *step.writes), cycles)]
 
 
 def _whole(regions: tuple[Region, ...], cycles: float) -> Rates:

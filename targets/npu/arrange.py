@@ -13,7 +13,7 @@ from gadl.passes.plan.program import Program, Step
 from gadl.passes.schedule.hoist import hoist_early
 from gadl.passes.schedule.prefetch import move_loads, share_queues, wanted_starts
 
-from .affinity import bank_use
+from .affinity import bank_use, overlaps
 from .costs import Costs
 from .expand.context import CONSTANTS, SRAM
 from .machine import Machine
@@ -24,6 +24,10 @@ FULL = 0.95
 POLICIES = (
     Policy(Order.AREA, Rule.ENDS), Policy(Order.USE, Rule.ENDS), Policy(Order.USE, Rule.COMPANY), Policy(Order.AREA, Rule.LOWEST),
 )  # fmt: skip
+
+
+#: Parts of its time for which the vector unit meets the products of its own layer, on either side.
+SHARES = (0.5, 1.0)
 
 
 class Fastest:
@@ -56,14 +60,14 @@ class Arrangements:
         self._steps = [(step, step.engine) for step in program.steps]
         self._ahead = _Ahead(program, machine)
         self._fastest = Fastest(program)
-        self._tried: set[Policy] = set()
+        self._tried: set[tuple[Policy, float]] = set()
         self._turned = False
 
     def draft(self) -> float:
         """Cycles of the first arrangement that fits; raises `AllocationError` when none does."""
         for policy in POLICIES:
             if self.least == math.inf:
-                self._try(policy)
+                self._try(policy, self._ahead.shares[0])
         if self.least == math.inf:
             self._in_turn()
         return self.least
@@ -76,8 +80,9 @@ class Arrangements:
     def all(self) -> float:
         """Leave the program in the fastest of all arrangements; returns its cycles. `AllocationError` as for `draft`."""
         self.draft()
-        for policy in POLICIES:
-            self._try(policy)
+        for share in self._ahead.shares:
+            for policy in POLICIES:
+                self._try(policy, share)
         if not self._turned:
             with suppress(AllocationError):
                 self._in_turn()
@@ -90,14 +95,14 @@ class Arrangements:
             if buffer.memory == SRAM:
                 buffer.address = None
 
-    def _try(self, policy: Policy) -> None:
+    def _try(self, policy: Policy, share: float) -> None:
         """One arrangement, once."""
-        if policy in self._tried:
+        if (policy, share) in self._tried:
             return
-        self._tried.add(policy)
+        self._tried.add((policy, share))
         self._reset()
         try:
-            self._ahead.arrange(policy)
+            self._ahead.arrange(policy, share)
         except AllocationError:
             return
         self._fastest.offer(self.cycles(self.program))
@@ -122,12 +127,13 @@ class _Ahead:
         self.width = min(Costs(machine).channels_for_full_rate, max(1, len(self.loads) - 1))
         room = int(machine.sram_bytes * FULL)
         self.wanted = wanted_starts(program, SRAM, CONSTANTS, [*self.loads, "ST"], room, self.rate, len(self.loads))
-        self.banks = bank_use(program, machine, self.wanted)
+        self.shares = SHARES if overlaps(program) else SHARES[:1]
+        self.banks = {share: bank_use(program, machine, self.wanted, share) for share in self.shares}
 
-    def arrange(self, policy: Policy) -> None:
+    def arrange(self, policy: Policy, share: float) -> None:
         """Place and order by a policy."""
         self.program.steps[:] = self.steps
-        move_loads(self.program, place(self.program, SRAM, self.machine.sram_bytes, self.wanted, policy, self.banks))
+        move_loads(self.program, place(self.program, SRAM, self.machine.sram_bytes, self.wanted, policy, self.banks[share]))
         share_queues(self.program, self.loads, self.rate, self.width)
 
 

@@ -22,6 +22,7 @@ from .cores import CoreArrangements, Way, can_divide, schedule
 from .costs import Costs
 from .division import EFFORTS, Manner, cut_before, divided_plan, fewer_owners, reduced_rows
 from .emit import Emitter
+from .expand.attention import AttentionKernel
 from .expand.context import ACC, INPUTS, OUTPUTS, SCRATCH, SRAM, Expansion
 from .expand.cores import CoreExpansion, DividedExpansion
 from .expand.elementwise import ElementwiseExpansion
@@ -43,6 +44,8 @@ from .timeline import Timeline
 DRAFTS = ((0.9, False), (0.96, False), (0.9, True), (0.62, False))
 #: Longest program of which more than one draft is made, and of which all are.
 MOST_STEPS, FEW_STEPS = 12_000, 3_000
+#: Small drafts of up to so many times the cycles of the best one are tried in all arrangements.
+CLOSE = 1.02
 #: What remains of the budget when a layer by itself found no place, and how often planning is tried.
 TIGHTER, MOST_ATTEMPTS = 0.8, 12
 #: Several cores: bytes of weights that are loaded at a time, and how many rows for each core reductions read that fewer may own.
@@ -171,7 +174,9 @@ class NpuBackend:
         costs, returned = planner.costs, {id(v) for v in segment.outputs}
         drafts = self._drafts(segment, layers, costs) if groups else []
         if drafts:
-            return min(drafts, key=lambda build: build.least).finish()
+            least = min(build.least for build in drafts)
+            close = [build for build in drafts if build.least <= least or (build.least <= CLOSE * least and len(build.program.steps) <= FEW_STEPS)]
+            return min(close, key=lambda build: build.arrangements.all()).finish()
         refused: list[Refused] = []
         for _ in range(MOST_ATTEMPTS):
             chosen = planner.grouped(layers, returned, refused) if groups else planner.plan(layers)
@@ -339,6 +344,8 @@ def expand_layer(context: Expansion, layer: Layer, plan: LayerPlan) -> None:
             WindowExpansion(context, layer, plan).run()
         case "matmul":
             expand_matmul(context, layer, plan)
+        case "attention":
+            AttentionKernel(context, layer, plan).from_memory()
         case "reduce_sum" | "reduce_mean" | "reduce_max" | "reduce_min":
             expand_reduction(context, layer)
         case "concat" | "slice" | "pad" | "reshape" | "transpose" | "relayout":

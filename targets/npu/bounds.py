@@ -15,6 +15,7 @@ from gadl.compiler.ir.types import Array, DType
 from gadl.passes.plan.recompute import Streaming
 from gadl.targets.base import Segment
 
+from .attention import Extents
 from .compression import least_bytes
 from .costs import TYPES, Costs
 from .expand.matmul import matmul_window
@@ -34,6 +35,9 @@ def windows_of(layer: Layer) -> list[tuple[Window, int]]:
             return [(w, 1) for _, _, w in phase_windows(layer)]
         case "matmul":
             return [(matmul_window(layer), math.prod(layer.result.shape[:-2]))]
+        case "attention":
+            one = Extents.of(layer)
+            return [(one.scores, one.heads), (one.mixing, one.heads)]
         case _:
             return []
 
@@ -47,6 +51,9 @@ def channels_of(layer: Layer) -> int:
 def vector_operations(layer: Layer) -> int:
     """Byte operations of the vector unit that the layer cannot avoid."""
     op, y = layer.op, layer.result
+    if op.name == "attention":
+        one = Extents.of(layer)
+        return one.heads * one.rows * one.keys
     if windows_of(layer) or op.name in ("concat", "slice", "pad", "reshape", "transpose", "relayout"):
         return 0
     if op.name in _VECTOR_TAPS:

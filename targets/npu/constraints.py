@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import math
+
 from gadl.compiler.ir.graph import Op
 from gadl.compiler.ir.types import DType
 from gadl.targets.base import ConstraintTable
@@ -17,7 +19,7 @@ constraint = CONSTRAINTS
 DEVICE_OPS = frozenset({
     "conv", "conv_transpose", "linear", "matmul", "add", "sub", "mul", "min", "max", "lut", "requantize", "max_pool", "avg_pool",
     "resize", "reduce_sum", "reduce_mean", "reduce_max", "reduce_min", "concat", "slice", "pad", "reshape", "transpose", "relayout",
-    "softmax", "layer_norm", "rms_norm",
+    "softmax", "layer_norm", "rms_norm", "attention",
 })  # fmt: skip
 _HALF_OPS = frozenset({"conv", "linear", "matmul", "add", "sub", "mul", "min", "max", "max_pool", "concat", "slice", "reshape", "transpose", "relayout"})
 
@@ -123,6 +125,15 @@ def last_axis(op: Op, machine: Machine) -> bool:
     softmax 或归一化不沿最后一轴，或该轴放不进片上存储"""
     rank, size = op.result.type.rank, op.result.shape[-1]
     return op.attrs["axis"] % rank == rank - 1 and 24 * size <= machine.sram_bytes
+
+
+@constraint("attention")
+def attention_tile(op: Op, machine: Machine) -> bool:
+    """attention whose rows of scores do not fit on chip, over constants, or with keys or values that some heads share
+    注意力的得分行放不进片上存储、操作数为常量，或部分头共享键或值"""
+    (_, depth), (keys, width), lead = op.inputs[0].shape[-2:], op.inputs[2].shape[-2:], op.result.shape[:-2]
+    shared = all(v.shape[:-2] == lead or (v is not op.inputs[0] and math.prod(v.shape[:-2]) == 1) for v in op.inputs[:3])
+    return shared and 8 * keys + 256 * (depth + width) <= machine.sram_bytes // 2 and not any(v.is_constant for v in op.inputs[:3])
 
 
 @constraint("matmul")

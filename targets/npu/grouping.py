@@ -14,14 +14,15 @@ from gadl.passes.plan.cuts import Crossing, Over, Ways
 from gadl.passes.plan.rows import RowFlow
 from gadl.passes.plan.tiling import Floats
 
+from . import attention
 from .bounds import windows_of
 from .costs import Costs
 from .expand.bands import row_shape
 from .expand.group import may_keep
-from .expand.normalise import OVER_LAST_AXIS, most_iterations, vector_cycles, working_bytes
+from .expand.normalise import OVER_LAST_AXIS, most_iterations, vector_cycles
 from .in_place import InPlace, reads_all, ways_in_place
 from .layers import Layer, read_once, same_bytes
-from .rowwise import band_bytes, is_reduction, row_layers, row_reads, weight_bytes
+from .rowwise import band_bytes, is_reduction, row_layers, row_reads, weight_bytes, working_bytes
 
 #: Numbers of iterations that are tried; the last ones for rows of scores, of which all heads together have many, and long ones.
 ITERATIONS = np.array([1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 320, 512, 1024])
@@ -136,7 +137,7 @@ class GroupCosts:
             before = float((place - rows_of.low).max())
             if is_reduction(layer):
                 beyond = before = 0.0  # takes rows in as they come
-            elif layer.op.name == "matmul" and float((rows_of.high - rows_of.low).max()) * inside.row_bytes > CHUNK_BYTES:
+            elif layer.op.name in ("matmul", "attention") and float((rows_of.high - rows_of.low).max()) * inside.row_bytes > CHUNK_BYTES:
                 before = 0.0  # rows of a batch item go together; small ones have room to spare
             mixed = layer.op.name not in ("conv", "linear", "conv_transpose")
             size = inside.images * inside.rows * inside.row_bytes
@@ -152,7 +153,8 @@ class GroupCosts:
         result = Operand(id(layer.result), size, shape.rows, shape.row_bytes, 0.0, 0.0, mixed)
         alone = self.in_place and operands and self.last_reader[operands[0].value] == index
         over = ways_in_place(self.costs, layer) if alone else []
-        working, most = working_bytes(layer), most_iterations(layer)
+        working = working_bytes(self.costs, layer)
+        most = attention.most_iterations(layer) if layer.op.name == "attention" else most_iterations(layer)
         return LayerFacts(
             array, vector, size, working, most, weights, piece, shape.rows, tuple(operands), result, shape.images, shared, tuple(over)
         )
@@ -163,6 +165,8 @@ class GroupCosts:
         shape = row_shape(layer.result)
         if shape is None:
             return 0.0, 0.0
+        if layer.op.name == "attention":
+            return attention.cycles(self.costs, layer, rows)
         windows = windows_of(layer)
         if not windows:
             return 0.0, self._vector(layer, rows, shape.width * shape.channels)
@@ -213,7 +217,7 @@ class GroupCosts:
         stored = {id(m.result) for m in members if self.last_reader.get(id(m.result), -1) >= end} - kept
         flow = RowFlow(*found, parts)
         whole = sum(facts.whole for facts in self.facts[first:end] if facts is not None and facts.result.value in kept)
-        return band_bytes(members, flow, stored, kept | there) + whole + sum(weight_bytes(m) for m in members)
+        return band_bytes(self.costs, members, flow, stored, kept | there) + whole + sum(weight_bytes(m) for m in members)
 
     def _groups(self, end: int) -> Iterator[Ways]:
         """Groups of layers up to `end` that fit, with estimates for the numbers of iterations worth trying.

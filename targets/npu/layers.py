@@ -118,7 +118,7 @@ def window_of(op: Op) -> Window:
     x, y = op.inputs[0], op.result
     if op.name == "linear":
         rows, ic = math.prod(x.shape[:-1]), x.shape[-1]
-        return Window(1, rows, 1, ic, rows, 1, y.shape[-1], 1, 1, 1, 1, 1, 1, 0, 0)
+        return product_window(rows, ic, y.shape[-1])
     rank = x.type.rank - 2
     spatial_in, spatial_out = (*x.shape[2:], 1)[:2], (*y.shape[2:], 1)[:2]
     kernel = op.inputs[1].shape[2:] if op.name == "conv" else op.attrs["kernel"]
@@ -135,6 +135,11 @@ def window_of(op: Op) -> Window:
         x.shape[0], spatial_in[0], spatial_in[1], x.shape[1], spatial_out[0], spatial_out[1], y.shape[1],
         kh, kw, sh, sw, dh, dw, pads[0], pads[1] if rank == 2 else 0, groups,
     )  # fmt: skip
+
+
+def product_window(rows: int, depth: int, columns: int) -> Window:
+    """A matrix product as a 1x1 window: rows are pixels, columns are output channels."""
+    return Window(1, rows, 1, depth, rows, 1, columns, 1, 1, 1, 1, 1, 1, 0, 0)
 
 
 def memory_shape(value: Value) -> tuple[int, ...]:

@@ -12,13 +12,14 @@ from gadl.passes.plan.plan import GroupPlan, LayerPlan, Plan
 from gadl.passes.plan.rows import RowFlow
 from gadl.passes.plan.tiling import Tile, depths, enumerate_tiles, even_splits, search
 
+from .attention import Extents, memory_tile
 from .bounds import channels_of
 from .compression import packed_part
 from .costs import Costs
 from .expand.bands import row_shape
 from .expand.matmul import matmul_window
 from .expand.normalise import OVER_LAST_AXIS
-from .grouping import GroupCosts, chunk_channels
+from .grouping import CHUNK_BYTES, GroupCosts, chunk_channels
 from .in_place import reads_all
 from .layers import Layer, Window, window_of
 from .rowwise import band_bytes, row_layers, weight_bytes
@@ -81,7 +82,7 @@ class Planner:
         parts = 0 if cut.parts == 1 else self.costs.channels_for_full_rate
         plans = []
         for member in members:
-            channels, rows = chunk_channels(member, unit, parts), 0
+            channels, rows = chunk_channels(member, unit, parts and max(parts, -(-weight_bytes(member) // CHUNK_BYTES))), 0
             if cut.over is not None:
                 rows = cut.over.block
                 channels = (channels or channels_of(member)) if cut.over.streamed else 0 if reads_all(member) else channels
@@ -102,7 +103,7 @@ class Planner:
         needed = 0
         for iterations in (n for n in range(min(4, shape.rows), shape.rows + 1)):
             flow = RowFlow(*found, iterations)
-            needed = band_bytes([layer], flow, {id(layer.result)}) + weight_bytes(layer)
+            needed = band_bytes(self.costs, [layer], flow, {id(layer.result)}) + weight_bytes(layer)
             if needed <= self.budget:
                 return GroupPlan((LayerPlan(layer.ops),), iterations)
         raise self._too_large(layer, needed)
@@ -117,6 +118,11 @@ class Planner:
                 return replace(plan, rows=tile.rows, channels=tile.channels, depth=depth, order=tile.order, resident=tile.resident)
             case "matmul":
                 return replace(plan, rows=self._matmul_rows(layer))
+            case "attention":
+                part = memory_tile(self.costs, layer, self.budget)
+                if part is None:
+                    raise self._too_large(layer, 2 * self.budget)
+                return replace(plan, rows=part.rows, depth=part.keys % Extents.of(layer).keys, resident=part.resident)
             case _:
                 return plan
 

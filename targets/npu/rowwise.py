@@ -11,9 +11,13 @@ from gadl.compiler.ir.graph import Value
 from gadl.compiler.ir.types import DType, Layout
 from gadl.passes.plan.rows import RowFlow, RowLayer, RowMap
 
+from . import attention
+from .costs import Costs
+from .expand.attention import attention_reads
 from .expand.bands import RowShape, by_last_axis, row_period, row_shape
 from .expand.matmul import matmul_reads
-from .expand.normalise import OVER_LAST_AXIS, working_bytes
+from .expand.normalise import OVER_LAST_AXIS
+from .expand.normalise import working_bytes as norm_bytes
 from .expand.reorder import reordered_rows
 from .expand.resize import taps_of
 from .expand.transposed import transposed_rows
@@ -21,7 +25,7 @@ from .layers import Layer, in_logical_order, window_of
 
 #: Ops whose elements depend on the same element of their operands only.
 ELEMENTWISE = frozenset({"add", "sub", "mul", "min", "max", "lut", "requantize"})
-ON_ARRAY = frozenset({"conv", "linear", "conv_transpose", "matmul"})
+ON_ARRAY = frozenset({"conv", "linear", "conv_transpose", "matmul", "attention"})
 _REDUCTIONS = frozenset({"reduce_sum", "reduce_mean", "reduce_max", "reduce_min"})
 #: The most by which an element of eight bits differs from its zero point.
 MOST_DIFFERENCE = 255
@@ -54,6 +58,8 @@ def _one_to_one(layer: Layer, y: RowShape) -> list[tuple[Value, RowMap]]:
             return [(op.inputs[0], RowMap.of(table.min(1), table.max(1) + 1))]
         case "matmul":
             return matmul_reads(layer)
+        case "attention":
+            return attention_reads(layer)
         case name if name in OVER_LAST_AXIS:
             return [(op.inputs[0], RowMap.same(y.rows))] if row_shape(op.inputs[0]) == y and in_logical_order(layer.result) else []
         case "reshape" | "transpose":
@@ -224,7 +230,7 @@ def _lags(layers: Sequence[Layer]) -> dict[int, int]:
 def ahead(value: int, layers: Sequence[Layer], stored: set[int]) -> int:
     """Iterations' worth of slack of a value's band: who hands rows to another engine gets one, so that both run."""
     inside = any(id(layer.result) == value for layer in layers)
-    if not inside and any(layer.op.name == "matmul" and id(layer.op.inputs[1]) == value for layer in layers):
+    if not inside and any(layer.op.name in ("matmul", "attention") and value in map(id, layer.op.inputs[1:]) for layer in layers):
         return 1  # all rows of a batch item at once: those of the next one come meanwhile
     if not inside or value in stored:
         return 2
@@ -232,16 +238,21 @@ def ahead(value: int, layers: Sequence[Layer], stored: set[int]) -> int:
     return int(any(name not in ("conv", "linear", "conv_transpose") for name in touching))
 
 
-def band_bytes(layers: Sequence[Layer], flow: RowFlow, stored: set[int], whole: Set[int] = frozenset()) -> int:
+def band_bytes(costs: Costs, layers: Sequence[Layer], flow: RowFlow, stored: set[int], whole: Set[int] = frozenset()) -> int:
     """SRAM that the bands of a group take when all live at once; values that lie there `whole` count nothing."""
     shapes = {id(v): row_shape(v) for layer in layers for v in (layer.result, *layer.op.inputs)}
     total = sum(partial_bytes(layer, flow.iterations) for layer in layers if is_reduction(layer))
-    total += sum(map(working_bytes, layers))
+    total += sum(working_bytes(costs, layer) for layer in layers)
     for value in flow.upto:
         shape = shapes.get(value)
         if shape is not None and value not in whole:
             total += -(-flow.capacity(value, ahead(value, layers, stored)) * shape.row_bytes // 16) * 16
     return total
+
+
+def working_bytes(costs: Costs, layer: Layer) -> int:
+    """SRAM that a layer takes between its instructions."""
+    return attention.working_bytes(costs, layer) if layer.op.name == "attention" else norm_bytes(layer)
 
 
 def partial_bytes(layer: Layer, iterations: int) -> int:

@@ -15,6 +15,7 @@ from gadl.passes.plan.tiling import depths, even_splits
 from gadl.targets.base import DeviceProgram, Segment
 from gadl.targets.moves import Move, Moves, TileChoices, with_layer
 
+from . import attention
 from .backend import DRAFTS, NpuBackend
 from .bounds import channels_of, segment_bounds
 from .compression import compressed_sizes
@@ -107,9 +108,13 @@ class NpuSpace(Moves[Layer]):
             if len(members) != 1 or layer.op.name in _ROWWISE:
                 return False
             tiled = int(layer.op.name in ("conv", "linear"))
+            if layer.op.name == "attention":
+                return plan.rows >= 1 and attention.legal(layer, plan)
             if plan.depth and not (tiled and 0 < plan.depth and splits_depth(window_of(layer.op), layer.op.inputs[0].dtype)):
                 return False
             return tiled <= plan.rows <= tile_rows(layer) and tiled <= plan.channels <= channels_of(layer)
+        if any(m.op.name == "attention" and not attention.legal(m, plan) for m, plan in zip(members, group.layers)):
+            return False
         if any(plan.channels < 0 for plan in group.layers) or any(row_reads(layer) is None for layer in members):
             return False
         if group.cores != 1:
@@ -134,6 +139,7 @@ class NpuSpace(Moves[Layer]):
         return (
             self.iterate, self.iterate, self.iterate, self.shift, self.shift, self.shift, self.chunk, self.chunk, self._chunk_all, self.split,
             self.merge, self.keep, self._put_over, self._own, self._own, self._pass_rows, self.isolate, self.absorb, self.tile, self.tile,
+            self._attend,
         )  # fmt: skip
 
     def by_rows(self, layer: Layer) -> bool:
@@ -231,3 +237,15 @@ class NpuSpace(Moves[Layer]):
             layers.append(plan)
         groups[index] = replace(group, layers=tuple(layers))
         return groups
+
+    def _attend(self, groups: list[GroupPlan], rng: random.Random) -> list[GroupPlan] | None:
+        """Other rows of attention that go together, or another tile of keys."""
+        found = [(i, at) for i, g in enumerate(groups) for at, m in enumerate(self.members(g)) if m.op.name == "attention"]
+        if not found:
+            return None
+        index, at = rng.choice(found)
+        layer, plan = self.members(groups[index])[at], groups[index].layers[at]
+        rows, keys = attention.choices(layer)
+        if rng.random() < 0.6:
+            return with_layer(groups, index, at, replace(plan, rows=rng.choice(rows)))
+        return with_layer(groups, index, at, replace(plan, depth=rng.choice(keys), resident=rng.random() < 0.5))

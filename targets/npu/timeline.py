@@ -21,6 +21,7 @@ from gadl.passes.plan.rows import RowFlow
 from gadl.passes.plan.tiling import Candidates, Floats
 from gadl.targets.base import Estimate
 
+from . import attention
 from .arrange import FULL
 from .bounds import channels_of, vector_operations, windows_of
 from .compression import packed_part
@@ -96,7 +97,7 @@ class Timeline:
         self.by_op = {layer.ops[0]: layer for layer in layers}
         self.last = {id(v): layer.index for layer in layers for v in layer.op.inputs}
         self._spans: dict[tuple[GroupPlan, frozenset[int]], tuple[_Span, ...]] = {}
-        self._blocks: dict[tuple[int, int, int], tuple[float, float, int]] = {}
+        self._blocks: dict[tuple[int, int, LayerPlan], tuple[float, float, int]] = {}
         self.memory = Memory(
             FULL * machine.sram_bytes, machine["dram.bytes_per_cycle"] * machine["dram.eff"], machine["dma.issue"] + machine["dram.latency_rd"],
             machine.load_queues, packed_part(machine, layers),
@@ -185,15 +186,17 @@ class Timeline:
                 self._spans[key] = (self._by_rows(group, there),)
         return self._spans[key]
 
-    def _block(self, layer: Layer, rows: int, channels: int) -> tuple[float, float, int]:
+    def _block(self, layer: Layer, rows: int, plan: LayerPlan) -> tuple[float, float, int]:
         """Cycles of array and vector unit for some rows of a layer, and the steps that takes."""
-        key = (layer.index, rows, channels)
+        key = (layer.index, rows, LayerPlan((), plan.rows, plan.channels, depth=plan.depth))
         if key not in self._blocks:
-            self._blocks[key] = self._cost_block(layer, rows, channels)
+            self._blocks[key] = self._cost_block(layer, rows, plan)
         return self._blocks[key]
 
-    def _cost_block(self, layer: Layer, rows: int, channels: int) -> tuple[float, float, int]:
+    def _cost_block(self, layer: Layer, rows: int, plan: LayerPlan) -> tuple[float, float, int]:
         shape, windows = row_shape(layer.result), windows_of(layer)
+        if layer.op.name == "attention":
+            return *attention.cycles(self.costs, layer, rows, plan), attention.steps(self.costs, layer, rows, plan)
         if not windows:
             share = rows / (1 if shape is None else shape.rows)
             widest = max(v.dtype.size_bytes for v in (*layer.op.inputs, layer.result))
@@ -202,7 +205,7 @@ class Timeline:
         dtype, total, steps = layer.op.inputs[0].dtype, 0.0, 0
         for window, times in windows:
             mine = max(1, round(rows * window.oh / (window.oh if shape is None else shape.rows)))
-            part = min(channels or window.oc, window.oc)
+            part = min(plan.channels or window.oc, window.oc)
             for width, chunks in ((part, window.oc // part), (window.oc % part, 1)):
                 if width:
                     cycles, count = self._cost_chunk(window, mine, width, dtype)
@@ -241,13 +244,13 @@ class Timeline:
             sizes, counts = np.unique(np.diff(bounds), return_counts=True)
             for rows, count in zip(sizes.tolist(), counts.tolist()):
                 if rows:
-                    one = self._block(layer, rows, plan.channels)
+                    one = self._block(layer, rows, plan)
                     array, vector = array + images * count * one[0], vector + images * count * one[1]
                     steps += images * count * one[2]
         loads, stored, kept = self._outside(group, there)
         weights = sum(weight_bytes(m) for m in members)
         found = row_layers(members)
-        held = math.inf if found is None else band_bytes(members, RowFlow(*found, group.iterations), stored, kept | there)
+        held = math.inf if found is None else band_bytes(self.costs, members, RowFlow(*found, group.iterations), stored, kept | there)
         held += sum(m.result.type.size_bytes for m in members if id(m.result) in kept)
         # What comes after a reduction waits for all rows.
         late = [i for i, m in enumerate(members) if is_reduction(m) and i + 1 < len(members)]
@@ -278,7 +281,7 @@ class Timeline:
         for index, (layer, plan) in enumerate(zip(members, group.layers)):
             shape, weights = row_shape(layer.result), weight_bytes(layer)
             height, images = (1, 1) if shape is None else (shape.rows, shape.images)
-            array, vector, steps = self._block(layer, -(-height // divided[id(layer.result)]), plan.channels)
+            array, vector, steps = self._block(layer, -(-height // divided[id(layer.result)]), plan)
             chunks = max(1, -(-channels_of(layer) // plan.channels)) if plan.channels else 1
             live = sum(sizes[v] for v, (first, last) in life.items() if first <= index <= last)
             loaded = [(v, size) for v, size in outside.items() if life[v][0] == index]
@@ -297,7 +300,7 @@ class Timeline:
     def _alone(self, layer: Layer, plan: LayerPlan) -> _Span:
         """From memory to memory."""
         shape = row_shape(layer.result)
-        array, vector, steps = self._block(layer, 1 if shape is None else shape.rows, plan.channels)
+        array, vector, steps = self._block(layer, 1 if shape is None else shape.rows, plan)
         weights, fixed = weight_bytes(layer), self.machine["dma.issue"] + self.machine["dram.latency_rd"]
         reads = [Crossing(id(v), v.type.size_bytes, np.zeros(1), np.zeros(1)) for v in layer.op.inputs if not v.is_constant]
 

@@ -14,6 +14,7 @@ from gadl.compiler.ir.graph import Graph
 from gadl.compiler.ir.opdef import Builder
 from gadl.compiler.ir.requant import make_requant
 from gadl.compiler.ir.types import Array, DType, QuantParams, Rounding, TensorType
+from gadl.passes.quant.attention import powers_of
 from gadl.passes.quant.norms import norm_numbers, softmax_numbers
 
 REAL = [np.dtype(np.float32), np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)]
@@ -138,6 +139,17 @@ def test_integer_softmax(rng: np.random.Generator, size: int) -> None:
     numbers = softmax_numbers(0.06, 1 / 255, make_requant)
     for axis in (1, 2):
         assert_same(*both("softmax", [(x, quantised(DType.I8, x.shape, 4))], quantised(DType.I8, x.shape, -128), axis=axis, **numbers))
+
+
+@pytest.mark.parametrize(("heads", "keys", "masked"), [((), 1, False), ((2, 3), 70, False), ((2, 3), 33, True), ((4,), 300, True)])
+@pytest.mark.parametrize("rounding", [Rounding.UP, Rounding.AWAY, Rounding.EVEN])
+def test_integer_attention(rng: np.random.Generator, heads: tuple[int, ...], keys: int, masked: bool, rounding: Rounding) -> None:
+    shapes = ((*heads, 5, 16), (*heads[1:], keys, 16), (*heads, keys, 9), (5, keys))[: 3 + masked]
+    zeros = (3, -128, 9, 7)
+    operands = [(whole(rng, shape), quantised(DType.I8, shape, zero)) for shape, zero in zip(shapes, zeros)]
+    requants = [make_requant(ratio, rounding) for ratio in (2e-3, 0.4, 1.7)]
+    attrs = {"table": powers_of(0.05), "zero": -5, "requant": tuple(requants if masked else requants[::2])}
+    assert_same(*both("attention", operands, quantised(DType.I8, (*heads, 5, 9), -20), **attrs))
 
 
 @pytest.mark.parametrize("name", ["layer_norm", "rms_norm"])

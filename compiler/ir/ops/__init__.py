@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The op set: importing this package registers every declaration."""
 
-from . import elementwise, nn, norm, pooling, quant, reduce, shape
+from . import attention, elementwise, nn, norm, pooling, quant, reduce, shape
 
-__all__ = ["elementwise", "nn", "norm", "pooling", "quant", "reduce", "shape"]
+__all__ = ["attention", "elementwise", "nn", "norm", "pooling", "quant", "reduce", "shape"]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..requant import apply_requant
+from ..requant import apply_requant, joined_scale, round_shift
 from ..types import Array, Requant
 from .quant import interpolate
 
@@ -38,6 +38,12 @@ def reciprocal(values: Array, fraction: int = 0) -> Array:
     return np.minimum(((found << shift) + (1 << (15 - fraction))) >> (16 - fraction), 32767)
 
 
+def normaliser(values: Array) -> tuple[Array, Array]:
+    """1 / v as multiplier and shift, for v in [1, 2^31): `multiplier / 2^shift`, multiplier in [2^30, 2^31)."""
+    zeros = leading_zeros(values) - 1
+    return interpolate(RECIPROCAL, ((values << zeros) >> 15) - 32768) << 16, 61 - zeros
+
+
 def reciprocal_root(values: Array) -> Array:
     """About 2^28.5 / sqrt(v) for v in [1, 2^31)."""
     half = (leading_zeros(values) - 1) >> 1
@@ -49,6 +55,14 @@ def softmax_integers(x: Array, axis: int, table: Array, fraction: int, requant: 
     """R(e / sum(e)) along `axis`, with e = table[255 + x - max(x)]."""
     powers = table[x - x.max(axis, keepdims=True) + 255].astype(np.int64)
     return apply_requant(powers * reciprocal(powers.sum(axis, keepdims=True), fraction), requant)
+
+
+def attention_integers(scores: Array, values: Array, table: Array, requant: Requant) -> Array:
+    """R(p . v / sum(p)) over the last axis of `scores`, with p = table[255 + s - max(s)] + 128; one scale for each row."""
+    powers = table[scores - scores.max(-1, keepdims=True) + 255].astype(np.int64) + 128
+    multiplier, shift = joined_scale(*normaliser(powers.sum(-1, keepdims=True)), requant)
+    total = np.matmul(powers.astype(np.float64), values.astype(np.float64)).astype(np.int64)
+    return round_shift(total * multiplier, shift, requant.rounding)
 
 
 def centred_rows(x: Array, fraction: int, mean: Requant) -> Array:

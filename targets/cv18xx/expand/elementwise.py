@@ -95,7 +95,7 @@ class Elementwise(Kernel):
         second = -second if self.op.name == "sub" else second
         a, b = (self._view(v, sources, rows) for v in self.op.inputs)
         y = target.view(rows)
-        alike = a.w_str == b.w_str and a.region.buffer is not b.region.buffer and (a.c_str, a.h_str) == (b.c_str, b.h_str) and a.h_str == a.w == y.h_str
+        alike = a.w_str == b.w_str == 1 and a.region.buffer is not b.region.buffer and a.h_str == b.h_str == a.w == y.h_str
         if not alike or a.n > 1 or y.h * y.w > MOST_PIXELS or max(first, abs(second)) > 127 or not (
             a.starts_even and b.starts_even and y.starts_even
         ):
@@ -112,7 +112,11 @@ class Elementwise(Kernel):
             self._weights = self.context.constant(2 * slots * 16, make, f"{self.layer.name}.factors")
         block = self._weights
         weights = block.at(), block.at(block.buffer.size // 2)
-        self.emit(weighted_sum(a, b, y, weights, shift, relu_of(self.layer)), [a, b, block], y)
+        # Where channels are not equally far apart in both operands, those of one slot at a time.
+        for channels in spans(self.shape.c, self.shape.c if a.c_str == b.c_str else self.lanes):
+            a, b = (self._view(v, sources, rows, channels) for v in self.op.inputs)
+            y = target.view(rows, channels)
+            self.emit(weighted_sum(a, b, y, weights, shift, relu_of(self.layer)), [a, b, block], y)
 
     def _sum_of_planes(self, rows: Span, sources: Mapping[int, Tile], target: Tile) -> None:
         """`(a*ca + b*cb)` shifted: a product of 16 bits, to which the other one is added and which is cut to 8 bits in place.

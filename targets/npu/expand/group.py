@@ -15,6 +15,7 @@ from gadl.passes.plan.rows import RowFlow
 from ..in_place import InPlace, Kind, slice_channels, way_of
 from ..layers import Layer, Window, window_of
 from ..rowwise import ahead, is_reduction, partial_bytes, partial_type, row_layers, row_reads, slice_axes, slices_pixels
+from .attention import AttentionKernel
 from .bands import Band, Live, Span, row_shape, row_strides, spans
 from .context import Expansion, Tile
 from .copying import CopyDim
@@ -381,7 +382,7 @@ def _kernel(context: Expansion, layer: Layer, plan: LayerPlan) -> Kernel:
         "avg_pool": _PoolKernel, "resize": _ResizeKernel, "reduce_sum": _ReductionKernel, "reduce_mean": _ReductionKernel,
         "reduce_max": _ReductionKernel, "reduce_min": _ReductionKernel, "reshape": ReorderKernel, "transpose": ReorderKernel,
         "relayout": _CopyKernel, "concat": _CopyKernel, "slice": _SliceKernel, "matmul": MatmulKernel, "softmax": SoftmaxKernel,
-        "layer_norm": NormKernel, "rms_norm": NormKernel,
+        "layer_norm": NormKernel, "rms_norm": NormKernel, "attention": AttentionKernel,
     }  # fmt: skip
     if layer.op.name == "slice" and not slices_pixels(layer):
         return ReorderKernel(context, layer, plan)

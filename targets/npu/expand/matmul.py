@@ -17,7 +17,7 @@ from gadl.passes.plan.program import Ref, Region
 from gadl.passes.plan.rows import RowMap
 
 from ..isa import Activation
-from ..layers import Layer, Window
+from ..layers import Layer, Window, product_window
 from .bands import Band, Span, row_shape, spans
 from .context import ACC, Expansion, Tile
 from .copying import CopyDim
@@ -27,10 +27,9 @@ from .window import load_table
 
 
 def matmul_window(layer: Layer) -> Window:
-    """One batch item as a 1x1 window: rows are pixels, columns of B are output channels."""
+    """One batch item as a window."""
     m, k = layer.op.inputs[0].shape[-2:]
-    n = layer.op.result.shape[-1]
-    return Window(1, m, 1, k, m, 1, n, 1, 1, 1, 1, 1, 1, 0, 0)
+    return product_window(m, k, layer.op.result.shape[-1])
 
 
 def matmul_reads(layer: Layer) -> list[tuple[Value, RowMap]]:

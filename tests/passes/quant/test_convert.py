@@ -44,6 +44,8 @@ def cut(value: int, low: int, high: int) -> int:
 class Case:
     """A float graph under construction, its quantised form and both sets of values."""
 
+    rules = QUANT_RULES
+
     def __init__(self, *shapes: tuple[int, ...], seed: int = 0) -> None:
         self.rng = np.random.default_rng(seed)
         self.graph = Graph()
@@ -57,7 +59,7 @@ class Case:
     def quantise(self, *outputs: Value, precision: Precision = Precision.INT8) -> Quantized:
         self.graph.set_outputs(outputs)
         ranges = calibrate(self.graph, [self.feeds])
-        made = quantize_graph(self.graph, ranges, rules_for(QUANT_RULES, precision))
+        made = quantize_graph(self.graph, ranges, rules_for(self.rules, precision))
         verify(made.graph)
         self.real = interpret_values(self.graph, self.feeds)
         self.values = interpret_values(made.graph, self.feeds)

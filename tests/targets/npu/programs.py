@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -51,16 +52,18 @@ def random(graph: Graph, rng: np.random.Generator, *shape: int) -> Value:
 
 def placed(
     graph: Graph, feeds: Sequence[dict[str, np.ndarray]], precision: Precision = Precision.INT8, machine: Machine = EDGE,
-    without: Sequence[str] = (),
+    without: Sequence[str] = (), attention_keys: int = 0,
 ) -> Graph:  # fmt: skip
-    """Simplified (`without` some passes), quantised, placed and laid out for the NPU."""
+    """Simplified (`without` some passes), quantised, placed and laid out for the NPU; `attention_keys` other than the target's."""
     for item in FLOAT_PIPELINE:
         if item.name not in without:
             item.run(graph)
     if precision is Precision.FP16:
         made = to_half(graph)
     else:
-        made = quantize_graph(graph, calibrate(graph, feeds), rules_for(TARGET.quant_rules(machine), precision)).graph
+        rules = rules_for(TARGET.quant_rules(machine), precision)
+        rules = replace(rules, attention_keys=attention_keys or rules.attention_keys)
+        made = quantize_graph(graph, calibrate(graph, feeds), rules).graph
     partition(made, "npu", lambda op: reason.en if (reason := TARGET.refuse(op, machine)) else None)
     choose_layouts(made, TARGET.channels_last)
     return made

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import math
 import random as random_module
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,10 +15,14 @@ from hypothesis import strategies as st
 from gadl.compiler.diag import GadlError
 from gadl.compiler.ir.graph import Graph, Value
 from gadl.compiler.ir.opdef import Builder
+from gadl.passes.plan.plan import LayerPlan, Plan
 from gadl.targets.base import segments_of
+from gadl.targets.npu.attention import memory_tile, needed_bytes
+from gadl.targets.npu.costs import Costs
 from gadl.targets.npu.expand.reorder import boxes
-from gadl.targets.npu.layers import layers_of
+from gadl.targets.npu.layers import Layer, layers_of
 from gadl.targets.npu.machine import load_machine
+from gadl.targets.npu.planner import Planner
 from gadl.targets.npu.space import NpuSpace
 
 from .programs import EDGE, float_graph, placed, random, run_segments
@@ -84,10 +90,11 @@ def network(kinds: list[str], length: int, heads: int) -> Graph:
     return graph
 
 
-def made_of(kinds: list[str], length: int, heads: int) -> tuple[Graph, dict[str, np.ndarray]]:
+def made_of(kinds: list[str], length: int, heads: int, keys: int = 0) -> tuple[Graph, dict[str, np.ndarray]]:
+    """A placed network and its feeds; attention over `keys` keys at least, or in every other length over any."""
     graph = network(kinds, length, heads)
     feeds = [{"x": np.random.default_rng(i).standard_normal(graph.inputs[0].shape).astype(np.float32)} for i in range(2)]
-    return placed(graph, feeds), feeds[0]
+    return placed(graph, feeds, attention_keys=keys or (1 if length % 2 else 0)), feeds[0]
 
 
 PARTS = st.lists(st.sampled_from(KINDS), min_size=1, max_size=3)
@@ -99,6 +106,48 @@ def test_any_grouping_gives_the_same_bytes(data: st.DataObject, kinds: list[str]
     made, feeds = made_of(kinds, length, heads)
     (segment,) = segments_of(made.ops, made.outputs)
     run_segments(made, feeds, plan=random_plan(data, layers_of(segment)))
+
+
+def tiled(layers: list[Layer], tile: LayerPlan, alone: bool) -> Plan:
+    """A plan of lone layers; attention goes by a tile, from memory to memory or between bands."""
+    plan = Planner(Costs(EDGE), EDGE.sram_bytes // 2).plan(layers)
+    found = [layer.op.name == "attention" for layer in layers]
+    changed = (
+        replace(group, iterations=0 if alone else 3, layers=(replace(tile, ops=group.layers[0].ops),)) if here else group
+        for group, here in zip(plan.groups, found, strict=True)
+    )
+    assert any(found)
+    return Plan(tuple(changed))
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(
+    st.sampled_from(("attention", "causal", "shared_keys")), st.integers(2, 19), st.sampled_from((1, 2)), st.sampled_from((1, 3, 4, 7, 16)),
+    st.sampled_from((0, 1, 5, 8, 13)), st.booleans(), st.booleans(),
+)  # fmt: skip
+def test_any_tile_of_keys_gives_the_same_bytes(
+    kind: str, length: int, heads: int, rows: int, keys: int, resident: bool, alone: bool
+) -> None:
+    made, feeds = made_of([kind], length, heads, 1)
+    (segment,) = segments_of(made.ops, made.outputs)
+    tile = LayerPlan((), rows=min(rows, length), depth=min(keys, length), resident=resident)
+    run_segments(made, feeds, plan=tiled(layers_of(segment), tile, alone))
+
+
+@pytest.mark.parametrize("kind", ["attention", "causal"])
+def test_a_tile_that_fits_is_found_where_a_head_does_not(kind: str) -> None:
+    """Keys and values of the one head take more than the memory that there is by themselves."""
+    made, feeds = made_of([kind], 200, 3)
+    layers = layers_of(segments_of(made.ops, made.outputs)[0])
+    (layer,) = [layer for layer in layers if layer.op.name == "attention"]
+    layer.op.inputs[0].type = layer.op.inputs[0].type.with_(shape=(1, 1, 6000, 64))
+    for value in layer.op.inputs[1:3]:
+        value.type = value.type.with_(shape=(1, 1, 6000, 64))
+    budget, costs = 2 * 6000 * 64 // 3, Costs(EDGE)
+    tile = memory_tile(costs, layer, budget)
+    assert tile is not None and not tile.resident and tile.keys < 6000 and needed_bytes(layer, tile) <= budget
+    whole = memory_tile(costs, layer, 8 * budget)
+    assert whole is not None and whole.resident and memory_tile(costs, layer, 4096) is None
 
 
 @settings(max_examples=15, deadline=None, derandomize=True)
@@ -131,8 +180,8 @@ def test_scores_stay_on_chip() -> None:
     ((segment, report),) = run_segments(made, feeds)
     moved = report["dram_read_bytes"] + report["dram_write_bytes"]
     assert moved < 1.2 * report["dram_bound_bytes"] + 8192
-    scores = next(op for op in segment.ops if op.name == "softmax").result.type.size_bytes
-    assert scores > 2 * moved
+    attention = next(op for op in segment.ops if op.name == "attention")
+    assert math.prod(attention.inputs[1].shape[:-1]) * attention.inputs[0].shape[-2] > 2 * moved
 
 
 @pytest.mark.parametrize("shape", [(5,), (3, 4), (2, 3, 4), (2, 1, 3, 2)])

@@ -16,6 +16,7 @@ from gadl.passes.plan.plan import GroupPlan, LayerPlan, Plan
 from gadl.passes.plan.recompute import recompute
 from gadl.passes.quant.quantize import Precision
 from gadl.targets.base import segments_of
+from gadl.targets.npu.attention import Extents
 from gadl.targets.npu.backend import NpuBackend
 from gadl.targets.npu.bounds import segment_bounds, streaming
 from gadl.targets.npu.costs import Costs
@@ -49,6 +50,9 @@ def random_plan(data: st.DataObject, layers: list[Layer]) -> Plan:
 
     def chosen_layer(layer: Layer) -> LayerPlan:
         plan = LayerPlan(layer.ops, channels=data.draw(st.sampled_from((0, 0, 5, 16))), kept=data.draw(st.booleans()))
+        if layer.op.name == "attention":
+            one = Extents.of(layer)
+            return replace(plan, channels=0, rows=min(data.draw(st.sampled_from((0, 0, 3, 16))), one.rows), depth=min(data.draw(st.sampled_from((0, 0, 5, 9))), one.keys))
         ways = ways_in_place(costs, layer)
         if not ways or data.draw(st.booleans()):
             return plan

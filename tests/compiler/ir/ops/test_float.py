@@ -209,7 +209,7 @@ SHAPE = [
 
 CASES = [*NN, *ELEMENTWISE_CASES, *NORM, *REDUCE, *SHAPE]
 #: Ops without a real form, and where their meaning is tested.
-INTEGER_ONLY = {"quantize", "dequantize", "requantize", "lut"}
+INTEGER_ONLY = {"quantize", "dequantize", "requantize", "lut", "attention"}
 
 
 def make(text: str, rng: np.random.Generator) -> Array:

@@ -375,6 +375,7 @@ def test_every_integer_form_has_a_case() -> None:
     tested |= {"min", "max", "relu", "clamp", "reduce_min", "reduce_max", "gather", "gather_elements", *MOVES}
     tested |= {"requantize", "lut", "quantize", "dequantize", "relayout"}
     tested |= {"softmax", "layer_norm", "rms_norm"}  # test_integer_norm.py
+    tested |= {"attention"}  # test_attention.py
     keeps = Trait.KEEPS_QUANT | Trait.MOVES_DATA
     declared = {d.name for d in all_ops() if d.traits & keeps or "requant" in {a.name for a in d.attrs}}
     assert declared <= tested
