@@ -80,7 +80,7 @@ def _fit_operand(value: Value, scales: SharedScales, result: float, shift: int, 
     """The scale at the next factor, where its coarser steps cost less than the error of the nearest factor."""
     known = scales.of(value)
     wanted = math.ldexp(known / result, shift)
-    factor = math.ceil(wanted - 1e-6)
+    factor = max(1, math.ceil(wanted - 1e-6))
     exact = math.ldexp(factor * result, -shift)
     coarser = (exact**2 - known**2) * ROUNDING
     error = math.ldexp((wanted - round(wanted)) * result, -shift) ** 2 * MEAN_SQUARE

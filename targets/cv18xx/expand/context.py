@@ -46,8 +46,8 @@ class Place:
 
     @property
     def h_str(self) -> int:
-        """Of rows; without an axis of rows there is one of them."""
-        return self.strides[2] if len(self.strides) == 4 else 0
+        """Of rows; without an axis of rows a channel is one."""
+        return self.strides[2] if len(self.strides) == 4 else self.c_str
 
 
 @dataclass(frozen=True)

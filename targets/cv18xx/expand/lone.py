@@ -69,7 +69,7 @@ def _pad(context: Expansion, layer: Layer) -> None:
     value = zero_point_of(op.inputs[0])
     fields: dict[str, Any] = {
         "trans_dir": 1, "spec_func": 4, "const_val": value & 0xFF, "src_fmt": 1, "dst_fmt": 1, "src_n": shape.n, "dst_c": shape.c,
-        "dst_h": shape.h, "dst_w": shape.w, "dst_n_stride": place.n_str, "dst_c_stride": place.c_str, "dst_h_stride": place.h_str,
+        "dst_h": shape.h, "dst_w": shape.w, "dst_n_stride": place.n_str, "dst_c_stride": place.c_str, "dst_h_stride": place.h_str if shape.h > 1 else shape.w,
     }  # fmt: skip
     region = Region(place.buffer, place.offset, place.buffer.size - place.offset)
     context.transfer(fields, Ref(context.constants), Ref(place.buffer, place.offset), [], [region])

@@ -121,8 +121,10 @@ def _side(chip: Chip, f: Mapping[str, int], side: str) -> Bytes:
 
 
 def _tdma(chip: Chip, f: Mapping[str, int]) -> Access:
-    assert f["trans_fmt"] == 0 and f["spec_func"] in (Special.COPY, Special.FILL), "a transfer of another kind"
     direction = Direction(f["trans_dir"])
+    # A matrix that is transposed as it is loaded has its result's rows in `src_n`.
+    crossed = f["spec_func"] == Special.TRANSPOSE and f["sys_dtype"] == 1 and f["transpose_md"] == 0 and direction is Direction.LOAD
+    assert f["trans_fmt"] == 0 and (f["spec_func"] in (Special.COPY, Special.FILL) or crossed), "a transfer of another kind"
     from_local = direction in (Direction.STORE, Direction.LOCAL) and f["spec_func"] == Special.COPY
     to_local = direction in (Direction.LOAD, Direction.LOCAL)
     return Access(_side(chip, f, "src") if from_local else NONE, _side(chip, f, "dst") if to_local else NONE)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,11 @@ from gadl.compiler.ir.graph import Graph, Value
 from gadl.compiler.ir.interpret import interpret
 from gadl.compiler.ir.opdef import Builder
 from gadl.targets.cv18xx.chip import CHIPS, Chip
+from gadl.targets.cv18xx.cvimodel import SectionKind
+from gadl.targets.cv18xx.isa import Engine
 
-from .graphs import assert_equal_on_the_model, float_graph, only_segment, placed
+from .graphs import assert_equal_on_the_model, compiled, float_graph, only_segment, placed
+from .hazards import accesses, races
 from .vendor import needs_functional_model
 
 TIME, HEADS, WIDTH = 40, 4, 64
@@ -68,6 +72,17 @@ KINDS = ("softmax", "last layer_norm", "last rms_norm", "layer_norm", "rms_norm"
 def feeds(graph: Graph) -> list[dict[str, np.ndarray]]:
     rng = np.random.default_rng(6)
     return [{v.name: rng.normal(0.2, 2, v.shape).astype(np.float32) for v in graph.inputs} for _ in range(4)]
+
+
+@pytest.mark.parametrize("chip", CHIPS.values(), ids=lambda c: c.name)
+@pytest.mark.parametrize("kind", ["softmax", "layer_norm"])
+def test_engines_wait_for_each_other(kind: str, chip: Chip) -> None:
+    graph = made(kind)
+    model = compiled(only_segment(placed(graph, feeds(graph), chip)), chip)
+    (stream,) = (model.commands(i) for i, s in enumerate(model.model.sections) if s.kind == SectionKind.COMMANDS)
+    touched = accesses(chip, stream)
+    assert not races(chip, stream, touched)
+    assert races(chip, [replace(c, fields=dict(c.fields) | ({"wait_id_tpu": 0} if c.engine is Engine.TDMA else {})) for c in stream], touched)
 
 
 @needs_functional_model
