@@ -19,11 +19,12 @@ from gadl.targets.moves import Groups, Move, Moves, TileChoices, with_layer
 from .backend import Build, CviBackend
 from .bounds import least_of, segment_bounds
 from .chip import Chip
-from .expand.group import slice_channels
+from .expand.group import slice_of
 from .expand.kernel import shape_or_raise
+from .expand.resize import is_magnified
 from .grouping import MOVED, LayerCosts
 from .in_place import way_in_place
-from .layers import Layer, is_depthwise, layers_of, row_reads
+from .layers import REDUCTIONS, Layer, is_depthwise, layers_of, row_reads
 from .planner import Planner
 from .tiles import ORDERS, best_tile, input_parts
 from .timeline import Timeline
@@ -101,20 +102,25 @@ class CviSpace(Moves[Layer]):
         if not 1 <= group.iterations <= self.height(members) or not all(self.by_rows(layer) for layer in members):
             return False
         if any(p.order is LoopOrder.CHANNELS for p in group.layers):
-            (plan, *more), layer = group.layers, members[0]
-            single = not more and group.iterations == 1 and not plan.in_place and slice_channels(layer, self.unit) > 0
-            return single and plan.channels > 0 and plan.channels % self.unit == 0
+            return len(members) == 1 and group.iterations == 1 and self._legal_slice(group.layers[0], members[0])
         return all(self._legal_member(group, p, m) for p, m in zip(group.layers, members))
 
     def _legal_alone(self, plan: LayerPlan, layer: Layer) -> bool:
         """From memory to memory: dense convolutions with a tile, and what only moves."""
         if not self._is_dense(layer):
-            return layer.op.name in MOVED and plan == LayerPlan(layer.ops)
+            return (layer.op.name in MOVED or is_magnified(layer.op)) and plan == LayerPlan(layer.ops)
         shape, inputs = shape_or_raise(layer.result), input_parts(layer, self.chip)[0]
         whole = shape_or_raise(layer.op.inputs[0]).c
         fits = 1 <= plan.rows <= shape.h and 1 <= plan.channels <= shape.c and not (plan.kept or plan.in_place)
-        # A whole sum, or parts of it that begin on the first lane; nothing stays between these.
-        return fits and (plan.depth in (0, inputs) or (0 < plan.depth < whole and plan.depth % (2 * self.unit) == 0 and not plan.resident))
+        # A whole sum, or parts of it that begin on the first lane.
+        return fits and (plan.depth in (0, inputs) or (0 < plan.depth < whole and plan.depth % (2 * self.unit) == 0))
+
+    def _legal_slice(self, plan: LayerPlan, layer: Layer) -> bool:
+        """Some channels at a time, and some rows of these unless all rows stay or are summed up."""
+        height = shape_or_raise(layer.result).h
+        if not slice_of(layer, self.unit)[0] or plan.in_place or plan.channels <= 0 or plan.channels % self.unit:
+            return False
+        return plan.rows in (0, height) or (0 < plan.rows < height and not plan.kept and layer.op.name not in REDUCTIONS)
 
     def _legal_member(self, group: GroupPlan, plan: LayerPlan, layer: Layer) -> bool:
         if plan.in_place:
@@ -202,12 +208,13 @@ class CviSpace(Moves[Layer]):
         index = rng.randrange(len(groups))
         group = groups[index]
         (plan, *more), layer = group.layers, self.members(group)[0]
-        if more or group.iterations == 0 or not self.by_rows(layer) or not slice_channels(layer, self.chip.lanes):
+        if more or group.iterations == 0 or not self.by_rows(layer) or not slice_of(layer, self.unit)[0]:
             return None
-        if plan.order is LoopOrder.CHANNELS and rng.random() < 0.5:
-            changed = replace(plan, order=LoopOrder.ROWS, channels=self.first_chunk(layer))
+        if plan.order is LoopOrder.CHANNELS and rng.random() < 0.3:
+            changed = replace(plan, order=LoopOrder.ROWS, channels=self.first_chunk(layer), rows=0)
         else:
             channels = rng.choice(self.chunks(layer)[1:] or [self.unit])
-            changed = replace(plan, order=LoopOrder.CHANNELS, channels=channels, in_place=False, resident=True)
+            rows = rng.choice((0, slice_of(layer, self.unit)[1], rng.choice(even_splits(shape_or_raise(layer.result).h))))
+            changed = replace(plan, order=LoopOrder.CHANNELS, channels=channels, rows=rows, in_place=False, resident=True)
         groups[index] = replace(group, layers=(changed,), iterations=1)
         return groups

@@ -57,11 +57,11 @@ def tile_costs(layer: Layer, chip: Chip, rate: float, price: float) -> Callable[
         # Under rows the weights come again for each block of rows, under channels the operand for each chunk, unless it stays.
         traffic = np.where(outside, loaded * np.where(resident, 1, chunks), loaded) + y.n * y.c * y.h * y.w
         traffic = traffic + np.where(outside | resident, constants, constants * blocks)
-        stays = np.where(outside, operand * pieces * np.where(resident, blocks, 2), operand * np.where(pieces > 1, np.minimum(pieces, 2), 2))
-        stays = stays + np.where(outside, weights * np.minimum(pieces + 1, 2), weights * pieces * np.where(resident, chunks, 1) + np.where(resident, 0, weights))
-        stays = stays + records * np.where(resident & ~outside, chunks, 2) + 2 * result
-        # Parts of a sum need all of the operand's channels in turn: nothing stays where the depth is divided.
-        stays = np.where((pieces > 1) & resident, np.inf, stays)
+        # What the inner loop reads again stays, and what the outer loop holds still while the inner one turns; the next piece comes meanwhile.
+        operands = np.where(outside, np.where(resident, pieces * blocks, 1), np.where(chunks > 1, pieces, 1))
+        filters = np.where(outside, np.where(blocks > 1, pieces, 1), np.where(resident, pieces * chunks, 1))
+        ahead = operand * ~(outside & resident) + weights * ~(resident & ~outside)
+        stays = operand * operands + weights * filters + ahead + records * np.where(resident & ~outside, chunks, 2) + 2 * result
         spent = np.maximum(cycles, traffic / rate) + price / rate * traffic
         return TileCost(spent.astype(np.float64), traffic.astype(np.float64), stays.astype(np.float64))
 
