@@ -113,6 +113,9 @@ def _side(chip: Chip, f: Mapping[str, int], side: str) -> Bytes:
     assert f[f"{side}_fmt"] == 1, "only bytes"
     address = f[f"{side}_base_addr_low"]
     n, h, w = f["src_n"], f[f"{side}_h"], f[f"{side}_w"]
+    if f["spec_func"] == Special.TRANSPOSE and side == "dst":  # columns of the source become rows of a matrix
+        assert f["sys_dtype"]
+        n = f["src_w"]
     c_str = f[f"{side}_c_stride_high"] << 16 | f[f"{side}_c_stride_low"]
     if f["sys_dtype"]:  # rows of a matrix, whose columns go round the lanes
         assert f[f"{side}_c"] <= chip.lanes and h == 1
@@ -121,9 +124,9 @@ def _side(chip: Chip, f: Mapping[str, int], side: str) -> Bytes:
 
 
 def _tdma(chip: Chip, f: Mapping[str, int]) -> Access:
-    assert f["trans_fmt"] == 0 and f["spec_func"] in (Special.COPY, Special.FILL), "a transfer of another kind"
+    assert f["trans_fmt"] == 0, "a transfer of another kind"
     direction = Direction(f["trans_dir"])
-    from_local = direction in (Direction.STORE, Direction.LOCAL) and f["spec_func"] == Special.COPY
+    from_local = direction in (Direction.STORE, Direction.LOCAL) and f["spec_func"] != Special.FILL
     to_local = direction in (Direction.LOAD, Direction.LOCAL)
     return Access(_side(chip, f, "src") if from_local else NONE, _side(chip, f, "dst") if to_local else NONE)
 
