@@ -185,6 +185,23 @@ def races(chip: Chip, commands: Sequence[Command], touched: Sequence[Access]) ->
     return found
 
 
+def awaited(commands: Sequence[Command], index: int) -> int:
+    """The command that another one waits for."""
+    engine = commands[index].engine
+    place = OTHER[engine], commands[index].fields[WAIT[engine]]
+    return next(i for i, c in enumerate(commands) if (c.engine, c.fields[NUMBER[c.engine]]) == place)
+
+
+def hulls_meet(chip: Chip, before: Access, after: Access) -> bool:
+    """True where what lies between the first and the last byte of two accesses, one of them writing, overlaps on any lanes."""
+
+    def meet(a: Bytes, b: Bytes) -> bool:
+        a, b = a % chip.lane_bytes, b % chip.lane_bytes
+        return bool(a.size and b.size and a.min() <= b.max() and b.min() <= a.max())
+
+    return meet(before.writes, after.reads) or meet(before.reads, after.writes) or meet(before.writes, after.writes)
+
+
 def weakened(commands: Sequence[Command], index: int) -> list[Command] | None:
     """The stream with one wait less, for the command before; None where the command has no wait of its own."""
     command = commands[index]
