@@ -150,7 +150,7 @@ def row(name: str, chip_name: str, network: Quantised, functional: bool) -> str:
     try:
         codes = [CviBackend(chip).compile(segment).code for segment in segments]
     except GadlError as error:
-        return f"| {name} | {chip_name} | {error.diagnostics[0].code} {dict(error.diagnostics[0].values)} |"
+        return f"| {name} | {chip_name} | {str(error).splitlines()[0]} |"
     seconds = time.process_time() - start
     models = [decode(code) for code in codes]
     streams = [m.commands(i) for m in models for i, s in enumerate(m.model.sections) if s.kind == SectionKind.COMMANDS]

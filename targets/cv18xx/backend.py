@@ -64,7 +64,7 @@ class CviBackend:
             try:
                 build.arrangements.draft()
             except AllocationError as error:
-                raise self._too_large(layers, error) from error
+                raise self.too_large(layers, error) from error
             return build.finish()
         drafts: list[Build] = []
         problem: AllocationError | None = None
@@ -90,13 +90,14 @@ class CviBackend:
             if len(draft.program.steps) > MOST_STEPS or not groups:
                 break
         if not drafts:
-            raise self._too_large(layers, problem)
+            raise self.too_large(layers, problem)
         least = min(draft.arrangements.least for draft in drafts)
         near = [draft for draft in drafts if draft.arrangements.least <= SLOWER * least]
         return min(near, key=lambda draft: draft.serial_us).finish()
 
     @staticmethod
-    def _too_large(layers: list[Layer], problem: AllocationError | None) -> GadlError:
+    def too_large(layers: list[Layer], problem: AllocationError | None) -> GadlError:
+        """The error of a layer that finds no place."""
         if problem is None:
             raise ValueError("there was no draft")
         layer = layers[problem.op]

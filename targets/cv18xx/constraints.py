@@ -103,6 +103,17 @@ def window_limits(op: Op, chip: Chip) -> bool:
     return fits and (pads <= MOST_PADDING or op.name in ("conv", "avg_pool") and pads <= 255)
 
 
+@constraint(*_WINDOWED)
+def rows_in_windows(op: Op, chip: Chip) -> bool:
+    """windows that see nothing but rows of padding, or of zeros between samples
+    窗口仅覆盖填充行或样本间插入的零"""
+    w, x, y = window_of(op), shape_of(op.inputs[0]), shape_of(op.result)
+    if x is None or y is None:
+        return False
+    first, last = w.reach_h - 1 - w.up, (y.h - 1) * w.stride_h - w.up
+    return first >= 0 and last <= (x.h - 1) * (w.insert_h + 1) and w.reach_h > w.insert_h
+
+
 @constraint("conv_transpose")
 def one_sample(op: Op, chip: Chip) -> bool:
     """transposed convolution of a single row or column

@@ -370,8 +370,11 @@ class GroupCosts:
         passing = tuple(Crossing(c.value, c.size, np.zeros(1), c.first[one] * min(1.0, share)) for c in reads)
         # Where rows of some channels go to memory, nobody finds the result on chip: as a value it has no name then.
         left = tuple(Crossing(c.value if rows == facts.rows else 0, c.size, np.zeros(1), c.first[one]) for c in ends)
+        # Weights come with their channels; factors and filters of interpolation serve all channels, and tables are whole.
+        each = facts.constants if layer.op.name == "lut" else int(np.ceil(facts.constants * min(1.0, share)))
+        total = each if layer.op.name in ("add", "sub", "resize") else facts.constants
         yield Ways(
-            index, index + 1, np.ones(1), np.array([work * facts.rows / rows]), held, facts.constants, np.zeros(1, bool), facts.constants,
+            index, index + 1, np.ones(1), np.array([work * facts.rows / rows]), held, total, np.zeros(1, bool), min(total, CHUNKS * each),
             passing, left, sliced=True,
         )  # fmt: skip
 

@@ -14,6 +14,7 @@ from .cvimodel import rename
 from .listing import disassemble_model
 from .profile import profile
 from .quant_rules import QUANT_RULES
+from .space import CviSpace
 
 STATUS = Text(
     "bit-exact on the vendor's cmodel, not yet run on a board", "在厂商 cmodel 上逐位一致，尚未在开发板上运行"
@@ -33,6 +34,7 @@ def _target(chip: Chip, board: str) -> Target:
         constraints=CONSTRAINTS,
         quant_rules=lambda machine: QUANT_RULES,
         backend=CviBackend,
+        space=CviSpace,
         features=Feature.NONE,
         precisions=("int8", "float"),
         native_suffix=".cvimodel",

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from gadl.passes.plan.tiling import Candidates, Tile, TileCost, depths, enumerate_tiles, search
@@ -21,10 +23,21 @@ ORDERS = ((0, 0), (0, 1), (1, 0), (1, 1))
 
 def best_tile(layer: Layer, chip: Chip, budget: int, rate: float, price: float) -> Tile | None:
     """The cheapest tile that fits `budget` bytes of a lane; None where none does. `rate`: bytes of DDR per cycle."""
+    y = shape_or_raise(layer.result)
+    candidates = enumerate_tiles(y.h, y.c, chip.lanes, input_parts(layer, chip), ORDERS)
+    return search(candidates, tile_costs(layer, chip, rate, price), budget)
+
+
+def input_parts(layer: Layer, chip: Chip) -> list[int]:
+    """Numbers of input channels that a tile may sum up at a time, all of them first."""
+    inputs, unit = summed_channels(shape_or_raise(layer.op.inputs[0]).c), 2 * chip.lanes
+    return depths(inputs, unit) if inputs > unit else [inputs]
+
+
+def tile_costs(layer: Layer, chip: Chip, rate: float, price: float) -> Callable[[Candidates], TileCost]:
+    """What tiles cost: cycles of which `price` counts the traffic beside its time, bytes moved, bytes of a lane."""
     x, y, window = shape_or_raise(layer.op.inputs[0]), shape_or_raise(layer.result), window_of(layer.op)
     inputs, lanes = summed_channels(x.c), chip.lanes
-    unit = 2 * lanes if inputs > 2 * lanes else inputs
-    parts = depths(inputs, unit) if inputs > unit else [inputs]
 
     def cost(c: Candidates) -> TileCost:
         step = window.insert_h + 1
@@ -44,16 +57,15 @@ def best_tile(layer: Layer, chip: Chip, budget: int, rate: float, price: float) 
         # Under rows the weights come again for each block of rows, under channels the operand for each chunk, unless it stays.
         traffic = np.where(outside, loaded * np.where(resident, 1, chunks), loaded) + y.n * y.c * y.h * y.w
         traffic = traffic + np.where(outside | resident, constants, constants * blocks)
-        # Under rows the parts of a block's operand stay for all chunks, under channels those of a chunk's weights for all blocks;
-        # one more of either is on its way.
-        stays = np.where(outside, operand * np.where(resident, pieces * blocks, 2), operand * (pieces + 1))
-        stays = stays + np.where(outside, weights * (pieces + 1), weights * np.where(resident, pieces * chunks, 2))
-        stays = stays + records * np.where(resident & ~outside, chunks, 2) + 2 * result
+        # What the inner loop reads again stays, and what the outer loop holds still while the inner one turns; the next piece comes meanwhile.
+        operands = np.where(outside, np.where(resident, pieces * blocks, 1), np.where(chunks > 1, pieces, 1))
+        filters = np.where(outside, np.where(blocks > 1, pieces, 1), np.where(resident, pieces * chunks, 1))
+        ahead = operand * ~(outside & resident) + weights * ~(resident & ~outside)
+        stays = operand * operands + weights * filters + ahead + records * np.where(resident & ~outside, chunks, 2) + 2 * result
         spent = np.maximum(cycles, traffic / rate) + price / rate * traffic
         return TileCost(spent.astype(np.float64), traffic.astype(np.float64), stays.astype(np.float64))
 
-    candidates = enumerate_tiles(y.h, y.c, lanes, parts, ORDERS)
-    return search(candidates, cost, budget)
+    return cost
 
 
 def align_up(size: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:

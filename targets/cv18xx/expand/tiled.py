@@ -20,7 +20,7 @@ class TiledConvolution(Convolution):
     def __init__(self, context: Expansion, layer: Layer, plan: LayerPlan) -> None:
         super().__init__(context, layer, plan)
         self._parts: dict[tuple[int, int], tuple[Block, int]] = {}
-        self._operands: dict[tuple[int, int], Tile] = {}
+        self._operands: dict[tuple[int, int, int], Tile] = {}
 
     def run(self) -> None:
         """Emit all steps."""
@@ -66,7 +66,7 @@ class TiledConvolution(Convolution):
 
     def _operand(self, held: Span, inputs: Span) -> Tile:
         """Rows of some input channels, from memory where they are not there."""
-        key = held.first, inputs.first
+        key = held.first, held.count, inputs.first
         if key not in self._operands:
             x = self.operand
             size = Tile.size(self.lanes, x.n, inputs.count, held.count, x.w)

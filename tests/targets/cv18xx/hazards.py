@@ -113,6 +113,9 @@ def _side(chip: Chip, f: Mapping[str, int], side: str) -> Bytes:
     assert f[f"{side}_fmt"] == 1, "only bytes"
     address = f[f"{side}_base_addr_low"]
     n, h, w = f["src_n"], f[f"{side}_h"], f[f"{side}_w"]
+    if f["spec_func"] == Special.TRANSPOSE and side == "dst":  # columns of the source become rows of a matrix
+        assert f["sys_dtype"]
+        n = f["src_w"]
     c_str = f[f"{side}_c_stride_high"] << 16 | f[f"{side}_c_stride_low"]
     if f["sys_dtype"]:  # rows of a matrix, whose columns go round the lanes
         assert f[f"{side}_c"] <= chip.lanes and h == 1
@@ -122,10 +125,8 @@ def _side(chip: Chip, f: Mapping[str, int], side: str) -> Bytes:
 
 def _tdma(chip: Chip, f: Mapping[str, int]) -> Access:
     direction = Direction(f["trans_dir"])
-    # A matrix that is transposed as it is loaded has its result's rows in `src_n`.
-    crossed = f["spec_func"] == Special.TRANSPOSE and f["sys_dtype"] == 1 and f["transpose_md"] == 0 and direction is Direction.LOAD
-    assert f["trans_fmt"] == 0 and (f["spec_func"] in (Special.COPY, Special.FILL) or crossed), "a transfer of another kind"
-    from_local = direction in (Direction.STORE, Direction.LOCAL) and f["spec_func"] == Special.COPY
+    assert f["trans_fmt"] == 0, "a transfer of another kind"
+    from_local = direction in (Direction.STORE, Direction.LOCAL) and f["spec_func"] != Special.FILL
     to_local = direction in (Direction.LOAD, Direction.LOCAL)
     return Access(_side(chip, f, "src") if from_local else NONE, _side(chip, f, "dst") if to_local else NONE)
 
@@ -182,6 +183,23 @@ def races(chip: Chip, commands: Sequence[Command], touched: Sequence[Access]) ->
         queues[mine].append(index)
         readers[mine][access.reads] = writers[mine][access.writes] = ordered.number[index]
     return found
+
+
+def awaited(commands: Sequence[Command], index: int) -> int:
+    """The command that another one waits for."""
+    engine = commands[index].engine
+    place = OTHER[engine], commands[index].fields[WAIT[engine]]
+    return next(i for i, c in enumerate(commands) if (c.engine, c.fields[NUMBER[c.engine]]) == place)
+
+
+def hulls_meet(chip: Chip, before: Access, after: Access) -> bool:
+    """True where what lies between the first and the last byte of two accesses, one of them writing, overlaps on any lanes."""
+
+    def meet(a: Bytes, b: Bytes) -> bool:
+        a, b = a % chip.lane_bytes, b % chip.lane_bytes
+        return bool(a.size and b.size and a.min() <= b.max() and b.min() <= a.max())
+
+    return meet(before.writes, after.reads) or meet(before.reads, after.writes) or meet(before.writes, after.writes)
 
 
 def weakened(commands: Sequence[Command], index: int) -> list[Command] | None:

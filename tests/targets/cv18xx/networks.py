@@ -81,9 +81,9 @@ def grow_more(graph: Graph, b: Builder, rng: np.random.Generator, values: list[V
             return b("conv", x, random(graph, rng, 11, channels, 1, 1), random(graph, rng, 11), **plain)
 
 
-def network(kinds: Sequence[str], height: int) -> Graph:
+def network(kinds: Sequence[str], height: int, width: int = 9, channels: int = 6) -> Graph:
     """Layers of these kinds, one after another."""
-    graph, b, x = float_graph(1, 6, height, 9)
+    graph, b, x = float_graph(1, channels, height, width)
     rng, values = np.random.default_rng(0), [x]
     for kind in kinds:
         make = grow if kind in KINDS and values[-1].type.rank == 4 else grow_more
