@@ -38,7 +38,7 @@ class Figures(NamedTuple):
     kib: float
 
 
-#: TPU-MLIR 1.30.2, int8, the better of its two valid options in each figure, on the same meter (issue 4, PEERS.md). Its pulsevad_81k
+#: TPU-MLIR 1.30.2, int8, the better of its two valid options in each figure, on the same meter, from files that it made. Its pulsevad_81k
 #: computes something else than its own interpreter, and is there for orientation.
 PEERS = {
     ("mobilenet_v2", "cv181x"): Figures(4699.7, (4698.6, 5449.9, 6099.8), 3963.4, 7253),
