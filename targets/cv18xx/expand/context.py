@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -90,6 +91,7 @@ class Expansion:
         self.program = Program()
         self.places: dict[int, Place] = {}
         self.blob = bytearray()
+        self._added: dict[tuple[int, bytes], int] = {}
         self.constants = self.program.buffer(WEIGHTS, 0, "constants", address=0)
         #: Buffers of constants.
         self.loaded: list[Buffer] = []
@@ -140,12 +142,15 @@ class Expansion:
         return data[:1] if (data == data[:1]).all() else data
 
     def add(self, data: Array) -> int:
-        """Append bytes to the constants; where they begin."""
-        self.blob.extend(b"\0" * (-len(self.blob) % ALIGNMENT))
-        offset = len(self.blob)
-        self.blob.extend(data.tobytes())
-        self.constants.size = len(self.blob)
-        return offset
+        """Where bytes lie among the constants; they are appended unless they are there."""
+        found = data.tobytes()
+        key = len(found), hashlib.sha256(found).digest()
+        if key not in self._added:
+            self.blob.extend(b"\0" * (-len(self.blob) % ALIGNMENT))
+            self._added[key] = len(self.blob)
+            self.blob.extend(found)
+            self.constants.size = len(self.blob)
+        return self._added[key]
 
     # -- steps -----------------------------------------------------------------
 

@@ -89,6 +89,17 @@ def test_tiles_from_memory_to_memory(tmp_path: Path, chip: Chip, order: LoopOrde
 
 
 @pytest.mark.parametrize("chip", CHIPS.values(), ids=CHIPS)
+def test_constants_that_come_again_are_kept_once(chip: Chip) -> None:
+    (segment,) = segments(one_convolution(chip))
+
+    def constant_bytes(tile: LayerPlan) -> int:
+        return int(CviBackend(chip).compile(segment, Plan((GroupPlan((tile,)),))).report["constant_bytes"])
+
+    again, stay = (constant_bytes(LayerPlan((0,), 2, 8, LoopOrder.ROWS, resident)) for resident in (False, True))
+    assert again == stay < constant_bytes(LayerPlan((0,), 2, 8, LoopOrder.ROWS, False, 16))
+
+
+@pytest.mark.parametrize("chip", CHIPS.values(), ids=CHIPS)
 @pytest.mark.parametrize("kind", ["odd", "strided", "columns"])
 def test_columns_behind_the_last_window_are_passed_over(chip: Chip, kind: str) -> None:
     """Padding would be negative there, which no descriptor holds."""
