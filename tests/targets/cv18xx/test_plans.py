@@ -95,8 +95,9 @@ def test_constants_that_come_again_are_kept_once(chip: Chip) -> None:
     def constant_bytes(tile: LayerPlan) -> int:
         return int(CviBackend(chip).compile(segment, Plan((GroupPlan((tile,)),))).report["constant_bytes"])
 
+    weights = segment.ops[0].inputs[1].type.size_bytes
     again, stay = (constant_bytes(LayerPlan((0,), 2, 8, LoopOrder.ROWS, resident)) for resident in (False, True))
-    assert again == stay < constant_bytes(LayerPlan((0,), 2, 8, LoopOrder.ROWS, False, 16))
+    assert weights < again == stay < 1.5 * weights
 
 
 @pytest.mark.parametrize("chip", CHIPS.values(), ids=CHIPS)
