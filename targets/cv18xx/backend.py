@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -39,10 +40,12 @@ from .planner import Planner
 from .profile import DESCRIPTION, pack
 
 #: Parts of a lane that plans are drafted with, and what a byte of traffic costs beside its time.
-DRAFTS = ((0.9, 0.25), (1.0, 0.25), (0.95, 0.25), (0.85, 0.5), (0.75, 0.5), (0.6, 0.5), (0.45, 0.5))
-#: Longest program of which more than one draft is made.
+DRAFTS = ((0.9, 0.25), (0.95, 0.1), (1.0, 0.25), (0.95, 0.25), (0.85, 0.5), (0.75, 0.5), (0.6, 0.5), (0.45, 0.5))
+#: The same for plans layer by layer, of which one will do.
+LONE = ((0.9, 0.25), (0.6, 0.25), (0.4, 0.25), (0.25, 0.25))
+#: Longest program of which all drafts are made; of longer ones two.
 MOST_STEPS = 6000
-#: How much slower than the fastest draft one may be that moves less.
+#: How much slower than the fastest draft one may be that the vendor's estimator prefers.
 SLOWER = 1.06
 
 
@@ -56,7 +59,7 @@ class CviBackend:
     def compile(self, segment: Segment, plan: Plan | None = None, *, groups: bool = True) -> DeviceProgram:
         """Plan (unless a plan is given), expand and encode; without `groups` layer by layer, from memory to memory.
 
-        Of several drafts, the one of least traffic among the nearly fastest. `GADL-P001` when a layer does not fit at all.
+        Of several drafts, the one that both models of time together like best among the nearly fastest. `GADL-P001` when a layer does not fit at all.
         """
         layers = layers_of(segment)
         if plan is not None:
@@ -66,11 +69,26 @@ class CviBackend:
             except AllocationError as error:
                 raise self.too_large(layers, error) from error
             return build.finish()
+        costs = LayerCosts(self.chip, self.mb_per_s, layers)
+        drafts, problem = self._drafts(segment, costs, DRAFTS if groups else LONE, groups)
+        if not drafts and groups:
+            # No group finds a place: layer by layer they ask for least.
+            drafts, _ = self._drafts(segment, costs, LONE, False)
+        if not drafts:
+            raise self.too_large(layers, problem)
+        least = min(draft.arrangements.least for draft in drafts)
+        near = [draft for draft in drafts if draft.arrangements.least <= SLOWER * least]
+        # What is hidden behind computation here is not where memory is slower: both models count.
+        return min(near, key=lambda draft: draft.arrangements.least / self.chip.mhz + draft.serial_us).finish()
+
+    def _drafts(
+        self, segment: Segment, costs: LayerCosts, settings: Sequence[tuple[float, float]], groups: bool
+    ) -> tuple[list[Build], AllocationError | None]:
+        """Plans by several settings, each in one arrangement: those that fit, and what one that does not is short of."""
         drafts: list[Build] = []
         problem: AllocationError | None = None
         plans: set[Plan] = set()
-        costs = LayerCosts(self.chip, self.mb_per_s, layers)
-        for share, price in DRAFTS:
+        for share, price in settings:
             budget = int(self.chip.lane_bytes * share)
             try:
                 chosen = Planner(costs, self.mb_per_s, budget, price).plan(segment, groups)
@@ -80,20 +98,16 @@ class CviBackend:
             if chosen in plans:
                 continue
             plans.add(chosen)
-            draft = Build(segment, layers, chosen, self.chip, self.mb_per_s)
+            draft = Build(segment, costs.layers, chosen, self.chip, self.mb_per_s)
             try:
                 draft.arrangements.draft()
             except AllocationError as error:
                 problem = error
                 continue
             drafts.append(draft)
-            if len(draft.program.steps) > MOST_STEPS or not groups:
+            if not groups or (len(drafts) > 1 and len(draft.program.steps) > MOST_STEPS):
                 break
-        if not drafts:
-            raise self.too_large(layers, problem)
-        least = min(draft.arrangements.least for draft in drafts)
-        near = [draft for draft in drafts if draft.arrangements.least <= SLOWER * least]
-        return min(near, key=lambda draft: draft.serial_us).finish()
+        return drafts, problem
 
     @staticmethod
     def too_large(layers: list[Layer], problem: AllocationError | None) -> GadlError:
