@@ -40,11 +40,11 @@ from .planner import Planner
 from .profile import DESCRIPTION, pack
 
 #: Parts of a lane that plans are drafted with, and what a byte of traffic costs beside its time.
-DRAFTS = ((0.9, 0.25), (0.95, 0.1), (1.0, 0.25), (0.95, 0.25), (0.85, 0.5), (0.75, 0.5), (0.6, 0.5), (0.45, 0.5))
+DRAFTS = ((0.9, 0.25), (1.0, 0.25), (0.95, 0.25), (0.85, 0.5), (0.75, 0.5), (0.6, 0.5), (0.45, 0.5))
 #: The same for plans layer by layer, of which one will do.
 LONE = ((0.9, 0.25), (0.6, 0.25), (0.4, 0.25), (0.25, 0.25))
-#: Longest program of which all drafts are made; of longer ones two.
-MOST_STEPS = 6000
+#: Longest program of which all drafts are made; of longer ones the first that fits and one more.
+MOST_STEPS, LONG = 6000, ((0.95, 0.1),)
 #: How much slower than the fastest draft one may be that the vendor's estimator prefers.
 SLOWER = 1.06
 
@@ -71,6 +71,8 @@ class CviBackend:
             return build.finish()
         costs = LayerCosts(self.chip, self.mb_per_s, layers)
         drafts, problem = self._drafts(segment, costs, DRAFTS if groups else LONE, groups)
+        if groups and drafts and len(drafts[-1].program.steps) > MOST_STEPS:
+            drafts += self._drafts(segment, costs, LONG, groups)[0]
         if not drafts and groups:
             # No group finds a place: layer by layer they ask for least.
             drafts, _ = self._drafts(segment, costs, LONE, False)
@@ -105,7 +107,7 @@ class CviBackend:
                 problem = error
                 continue
             drafts.append(draft)
-            if not groups or (len(drafts) > 1 and len(draft.program.steps) > MOST_STEPS):
+            if not groups or len(draft.program.steps) > MOST_STEPS:
                 break
         return drafts, problem
 
