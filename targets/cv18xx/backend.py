@@ -43,9 +43,9 @@ from .profile import DESCRIPTION, pack
 DRAFTS = ((0.9, 0.25), (1.0, 0.25), (0.95, 0.25), (0.85, 0.5), (0.75, 0.5), (0.6, 0.5), (0.45, 0.5))
 #: The same for plans layer by layer, of which one will do.
 LONE = ((0.9, 0.25), (0.6, 0.25), (0.4, 0.25), (0.25, 0.25))
-#: Longest program of which all drafts are made; of longer ones the first that fits and one more.
-MOST_STEPS, LONG = 6000, ((0.95, 0.1),)
-#: How much slower than the fastest draft one may be that the vendor's estimator prefers.
+#: Longest program of which all drafts are made; of longer ones the first that fits, and of very long ones another one.
+MOST_STEPS, VERY_LONG, LONG = 6000, 20_000, ((0.95, 0.1),)
+#: How much slower than the fastest draft one may be that takes less time without overlap.
 SLOWER = 1.06
 
 
@@ -59,7 +59,7 @@ class CviBackend:
     def compile(self, segment: Segment, plan: Plan | None = None, *, groups: bool = True) -> DeviceProgram:
         """Plan (unless a plan is given), expand and encode; without `groups` layer by layer, from memory to memory.
 
-        Of several drafts, the one that both models of time together like best among the nearly fastest. `GADL-P001` when a layer does not fit at all.
+        Of several drafts, the one that the vendor's estimator likes best among the nearly fastest. `GADL-P001` when a layer does not fit at all.
         """
         layers = layers_of(segment)
         if plan is not None:
@@ -71,7 +71,7 @@ class CviBackend:
             return build.finish()
         costs = LayerCosts(self.chip, self.mb_per_s, layers)
         drafts, problem = self._drafts(segment, costs, DRAFTS if groups else LONE, groups)
-        if groups and drafts and len(drafts[-1].program.steps) > MOST_STEPS:
+        if groups and drafts and len(drafts[-1].program.steps) > VERY_LONG:
             drafts += self._drafts(segment, costs, LONG, groups)[0]
         if not drafts and groups:
             # No group finds a place: layer by layer they ask for least.
@@ -80,8 +80,8 @@ class CviBackend:
             raise self.too_large(layers, problem)
         least = min(draft.arrangements.least for draft in drafts)
         near = [draft for draft in drafts if draft.arrangements.least <= SLOWER * least]
-        # What is hidden behind computation here is not where memory is slower: both models count.
-        return min(near, key=lambda draft: draft.arrangements.least / self.chip.mhz + draft.serial_us).finish()
+        # What is hidden behind computation here is not where memory is slower: the estimator that adds up decides.
+        return min(near, key=lambda draft: draft.serial_us).finish()
 
     def _drafts(
         self, segment: Segment, costs: LayerCosts, settings: Sequence[tuple[float, float]], groups: bool
@@ -178,8 +178,8 @@ class Build:
 
     @cached_property
     def ddr_bytes(self) -> int:
-        """Bytes that transfers ask for."""
-        return sum(tdma_bytes(c.fields).useful for c in self.commands if c.engine is Engine.TDMA)
+        """Bytes that transfers ask for, which no arrangement changes."""
+        return sum(tdma_bytes(c.fields).useful for c in commands_of(self.program, ()) if c.engine is Engine.TDMA)
 
     def finish(self) -> DeviceProgram:
         """The container and what is known about it."""
