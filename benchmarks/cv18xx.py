@@ -108,7 +108,7 @@ def quantised(name: str) -> Quantised:
 
     model, shapes, samples = model_of(name)
     graph = import_model(model, CompileOptions(shapes=shapes), lambda item: None)
-    for item in float_pipeline(QUANT_RULES.residuals):
+    for item in float_pipeline(QUANT_RULES.residuals, QUANT_RULES.decomposed):
         item.run(graph)
     graph = quantize_graph(graph, calibrate(graph, samples), rules_for(QUANT_RULES, Precision.INT8)).graph
     return Quantised(graph, interpret_values(graph, samples[0]))
