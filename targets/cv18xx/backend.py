@@ -24,8 +24,8 @@ from .cost import MB_PER_S, overlap, serial_us, tdma_bytes
 from .cvimodel import Port, place_ports
 from .cvimodel import build as build_model
 from .descriptor import Command
-from .emit import commands_of, stream_of
-from .expand.context import LOCAL, SCRATCH, TDMA, Expansion
+from .emit import MOST_COMMANDS, commands_of, stream_of
+from .expand.context import LOCAL, SCRATCH, TDMA, TIU, Expansion
 from .expand.group import GroupExpansion
 from .expand.lone import expand_movement
 from .expand.product import expand_product
@@ -164,6 +164,9 @@ class Build:
     def commands(self) -> list[Command]:
         """The stream in its best arrangement; `AllocationError` when none fits."""
         self.arrangements.all()
+        count = max(sum(step.engine == engine for step in self.program.steps) for engine in (TIU, TDMA))
+        if count > MOST_COMMANDS:
+            raise GadlError.of("GADL-P005", count=count, most=MOST_COMMANDS)
         return commands_of(self.program, find_waits(self.program))
 
     @cached_property
@@ -178,8 +181,8 @@ class Build:
 
     @cached_property
     def ddr_bytes(self) -> int:
-        """Bytes that transfers ask for, which no arrangement changes."""
-        return sum(tdma_bytes(c.fields).useful for c in commands_of(self.program, ()) if c.engine is Engine.TDMA)
+        """Bytes that transfers ask for."""
+        return sum(tdma_bytes(c.fields).useful for c in self.commands if c.engine is Engine.TDMA)
 
     def finish(self) -> DeviceProgram:
         """The container and what is known about it."""

@@ -70,6 +70,13 @@ ENTRIES = (
         exit_code=70,
     ),
     Entry(
+        "GADL-P005",
+        Text("the program needs {count} commands on one engine; a command section holds {most}",
+             "程序在一个引擎上需要 {count} 条命令，而一个命令段只能容纳 {most} 条"),
+        fix=Text("divide the model, or choose a chip with more lanes", "请拆分模型，或选择 lane 更多的芯片"),
+        exit_code=3,
+    ),
+    Entry(
         "GADL-P010",
         Text("the line is no record of a tuning log: {detail}", "该行不是调优日志的记录：{detail}"),
         now=Text("it is skipped", "该行被跳过"),
