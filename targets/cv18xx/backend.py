@@ -31,9 +31,9 @@ from .expand.lone import expand_movement
 from .expand.product import expand_product
 from .expand.resize import Magnified, is_magnified
 from .expand.tiled import TiledConvolution
-from .grouping import LayerCosts
 from .in_place import chains_of
 from .isa import Engine
+from .layer_costs import LayerCosts
 from .layers import PRODUCTS, Layer, layers_of
 from .places import bind, place_values
 from .planner import Planner

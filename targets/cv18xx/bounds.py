@@ -9,6 +9,7 @@ from typing import Any
 
 from gadl.compiler.ir.graph import Value
 from gadl.passes.plan.plan import LayerPlan
+from gadl.passes.plan.spans import Span
 from gadl.targets.base import Segment
 from gadl.targets.profile import LayerFacts
 
@@ -18,7 +19,6 @@ from .expand.group import kernel_of
 from .expand.kernel import shape_or_raise
 from .expand.resize import is_magnified
 from .layers import PRODUCTS, Layer, macs_of, row_reads
-from .local import Span
 
 
 @dataclass(frozen=True)

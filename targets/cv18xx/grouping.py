@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What groups of layers cost, for the search of cuts: estimates for every number of iterations at once.
+"""What groups of layers cost, for the search of cuts: estimates for every number of iterations at once, from what their layers cost.
 
-On-chip bytes are those of one lane. Cycles are those of the instructions that a kernel emits for a stripe of rows in the middle.
+On-chip bytes are those of one lane.
 """
 
 from __future__ import annotations
@@ -12,78 +12,25 @@ from typing import Any
 
 import numpy as np
 
-from gadl.passes.memory.allocate import peak_use
 from gadl.passes.plan.cuts import Crossing, Over, Ways
 from gadl.passes.plan.plan import LayerPlan
-from gadl.passes.plan.rows import RowMap
 from gadl.passes.plan.tiling import Floats
 from gadl.passes.plan.tiling import Tile as TileChoice
 
-from .chip import Chip
-from .expand.context import LOCAL, Trial
 from .expand.group import kernel_of, row_pitch, slice_of, takes_strides, tile_bytes
-from .expand.kernel import Kernel, shape_or_raise
 from .expand.resize import is_magnified
 from .in_place import way_in_place
-from .layers import REDUCTIONS, Layer, is_depthwise, row_reads
-from .local import Span, Tile
+from .layer_costs import CHUNKS, ITERATIONS, LayerCosts, LayerFacts, Operand
+from .layers import is_depthwise, row_reads
 from .places import is_view
 from .tiles import best_tile
 
-#: Numbers of iterations that are tried.
-ITERATIONS = np.array([1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 160, 224, 320])
 #: Longest group, and the most ways to run it that are followed.
 MOST_LAYERS, MOST_WAYS = 40, 12
-#: Bytes of constants per lane that are loaded at a time where all rows of a layer run at once, and how many such pieces there are.
-CHUNK_BYTES, CHUNKS = 4 << 10, 2
 #: Cycles that a copy within local memory takes beside its bytes.
 COPY_CYCLES, COPY_RATE = 38, 8
 #: Cycles that a layer outside any group counts, and those that have no other way.
 ALONE_CYCLES, MOVED = 1e9, frozenset({"linear", "matmul", "concat", "slice", "pad", "reshape", "transpose"})
-
-
-@dataclass(frozen=True)
-class Operand:
-    """An operand: its rows, and how far a result row reads beyond its own place, and before it; lane bytes of so many rows."""
-
-    value: int
-    n: int
-    c: int
-    w: int
-    rows: int
-    lanes: int
-    beyond: float = 0.0
-    before: float = 0.0
-    spare: float = 1.0  # room for a second byte plane, as a part
-
-    @property
-    def size(self) -> int:
-        """Bytes in DDR."""
-        return self.n * self.c * self.rows * self.w
-
-    def band(self, rows: Floats | float, pitch: int = 0) -> Floats:
-        """Lane bytes of a tile."""
-        plane = np.ceil(np.asarray(rows) * (pitch or self.w) / 16) * 16
-        return np.asarray(self.spare * self.n * -(-self.c // self.lanes) * plane, np.float64)
-
-    @property
-    def whole(self) -> int:
-        """Lane bytes of all rows."""
-        return Tile.size(self.lanes, self.n, self.c, self.rows, self.w)
-
-
-@dataclass(frozen=True)
-class LayerFacts:
-    """A layer as the estimate sees it; vectors are over `ITERATIONS`."""
-
-    work: Floats
-    inside: Floats  # lane bytes between its instructions
-    constants: int
-    chunk: int  # lane bytes of constants at a time, in one iteration
-    streamed: Floats | None  # cycles where constants come again in every iteration, some channels at a time
-    rows: int
-    operands: tuple[Operand, ...]
-    result: Operand
 
 
 @dataclass
@@ -91,8 +38,7 @@ class _Held:
     """A value within a group, from its readers back to who makes it; rows count from the end of the group."""
 
     operand: Operand
-    first: int  # the first and the last layer that touch it
-    last: int
+    first: int  # the first layer that touches it
     lead: float = 0.0
     behind: float = np.inf
     in_place: bool = True  # all readers take strides
@@ -105,90 +51,6 @@ class _Held:
     def rows(self) -> Floats:
         """Of a tile, for every number of iterations."""
         return np.minimum(self.operand.rows, np.ceil(self.operand.rows / ITERATIONS + self.halo))
-
-
-class LayerCosts:
-    """What each layer costs, for any budget."""
-
-    def __init__(self, chip: Chip, mb_per_s: float, layers: list[Layer]) -> None:
-        self.chip, self.layers = chip, layers
-        self.trial = Trial(chip, mb_per_s)
-        self._known: dict[tuple[int, int, int], tuple[float, int, int]] = {}
-        self.facts = [self._facts(layer) for layer in layers]
-
-    def _facts(self, layer: Layer) -> LayerFacts | None:
-        reads = row_reads(layer)
-        if reads is None or is_magnified(layer.op):
-            return None
-        shape, lanes = shape_or_raise(layer.result), self.chip.lanes
-        operands = []
-        for value, rows_of in reads:
-            x = shape_or_raise(value)
-            place = np.arange(shape.h) * (x.h / shape.h)
-            beyond = float((rows_of.high - place).max()) - x.h / shape.h
-            before = float((place - rows_of.low).max())
-            if layer.op.name in REDUCTIONS:
-                beyond = float(x.h)  # all rows are there at once
-            operands.append(Operand(id(value), x.n, x.c, x.w, x.h, lanes, max(0.0, beyond), max(0.0, before)))
-        spare = tile_bytes(layer, lanes, shape.h) / Tile.size(lanes, shape.n, shape.c, shape.h, shape.w)
-        result = Operand(id(layer.result), shape.n, shape.c, shape.w, shape.h, lanes, spare=spare)
-        chunk = self.chunk(layer)
-        kernel = kernel_of(self.trial, layer, LayerPlan(layer.ops))
-        each = np.ceil(shape.h / ITERATIONS).astype(int)
-        costs = [self.cost(kernel, reads, int(rows), 0) for rows in each]
-        work = np.array([cost[0] for cost in costs]) * (shape.h / each)
-        work[0], inside, constants = self.cost(kernel, reads, shape.h, chunk)
-        streamed = None
-        if chunk:
-            streamed = np.array([self.cost(kernel, reads, int(rows), chunk)[0] for rows in each]) * (shape.h / each)
-        spaces = np.array([inside, *(cost[1] for cost in costs[1:])], np.float64)
-        piece = constants * chunk // shape.c if chunk else constants
-        return LayerFacts(work, spaces, constants, piece, streamed, shape.h, tuple(operands), result)
-
-    def chunk(self, layer: Layer) -> int:
-        """Output channels whose constants are loaded at a time; 0: all."""
-        if layer.op.name not in ("conv", "conv_transpose", "reduce_mean", "reduce_sum", "avg_pool"):
-            return 0
-        shape = shape_or_raise(layer.result)
-        constants = self._constants(layer)
-        slots = -(-shape.c // self.chip.lanes)
-        if constants <= CHUNK_BYTES or slots == 1:
-            return 0
-        parts = min(slots, -(-constants // CHUNK_BYTES))
-        return -(-slots // parts) * self.chip.lanes
-
-    def _constants(self, layer: Layer) -> int:
-        """Lane bytes of all constants of a layer."""
-        shape = shape_or_raise(layer.result)
-        return self.cost(kernel_of(self.trial, layer, LayerPlan(layer.ops)), row_reads(layer) or [], min(1, shape.h), 0)[2]
-
-    def cost(self, kernel: Kernel, reads: list[tuple[Any, RowMap]], rows: int, chunk: int) -> tuple[float, int, int]:
-        """Cycles of some rows in the middle, lane bytes beside operands and result, and lane bytes of constants."""
-        key = kernel.layer.index, rows, chunk
-        if key in self._known:
-            return self._known[key]
-        if chunk:
-            kernel = kernel_of(self.trial, kernel.layer, LayerPlan(kernel.layer.ops, channels=chunk))
-        shape = kernel.shape
-        first = 0 if rows == shape.h else min(rows, shape.h - rows)
-        made = Span(first, rows)
-        sources = {}
-        for value, rows_of in reads:
-            x = shape_or_raise(value)
-            low, high = int(rows_of.low[made.first]), int(rows_of.high[made.end - 1])
-            held = Span(low, max(1, high - low)) if low < x.h else Span(x.h - 1, 1)
-            sources[id(value)] = self.trial.tile(value, x.n, x.c, held, x.w)
-        target = self.trial.tile(kernel.layer.result, shape.n, shape.c, made, shape.w)
-        own = {id(t.buffer) for t in (*sources.values(), target)}
-        self.trial.clear()
-        kernel = kernel_of(self.trial, kernel.layer, kernel.plan)
-        kernel.rows(made, sources, target)
-        loaded = self.trial.loaded
-        inside = peak_use(self.trial.program, LOCAL, own | {id(b) for b in loaded})
-        found = float(self.trial.cycles), inside, sum(b.size for b in loaded)
-        self.trial.clear()
-        self._known[key] = found
-        return found
 
 
 class GroupCosts:
@@ -205,12 +67,13 @@ class GroupCosts:
         layers, chip = self.layers, self.chip
         self.last_reader: dict[int, int] = {id(v): index for index, layer in enumerate(layers) for v in layer.op.inputs}
         self.last_reader |= dict.fromkeys(returned, len(layers))
+        by_rows = {id(layer.op) for layer, facts in zip(layers, self.facts) if facts is not None}
         #: Values that may stay on chip between groups, and their lane bytes.
         self.sizes = {
             facts.result.value: tile_bytes(layer, chip.lanes, facts.rows)
             for layer, facts in zip(layers, self.facts)
             if groups and facts is not None and id(layer.result) not in returned
-            and all(self._reads_rows(user) for user in layer.result.users)
+            and all(id(user) in by_rows for user in layer.result.users)
         }  # fmt: skip
         self.constants = [0 if f is None else f.constants for f in self.facts]
         self._found: list[list[Ways]] = [list(self._alone(index)) for index in range(len(layers))]
@@ -234,9 +97,6 @@ class GroupCosts:
     def chunk(self, index: int) -> int:
         """Output channels whose constants are loaded at a time where all rows run at once; 0: all."""
         return self.costs.chunk(self.layers[index])
-
-    def _reads_rows(self, op: Any) -> bool:
-        return any(layer.op is op and facts is not None for layer, facts in zip(self.layers, self.facts))
 
     def _alone(self, index: int) -> Iterator[Ways]:
         """A layer from memory to memory, where it can run that way."""
@@ -265,12 +125,12 @@ class GroupCosts:
             work, constants, tallest = work + facts.work, constants + facts.constants, max(tallest, facts.rows)
             result = held.get(facts.result.value)
             if result is None:
-                result = held[facts.result.value] = _Held(facts.result, first, first, 0.0, 0.0)
+                result = held[facts.result.value] = _Held(facts.result, first, 0.0, 0.0)
             result.first, result.operand = first, facts.result
             for operand in facts.operands:
                 known = held.get(operand.value)
                 if known is None:
-                    known = held[operand.value] = _Held(operand, first, first)
+                    known = held[operand.value] = _Held(operand, first)
                 known.first = first
                 known.in_place &= takes_strides(self.layers[first])
                 scale = operand.rows / facts.rows

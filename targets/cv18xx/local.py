@@ -8,10 +8,10 @@ is the same bytes of every lane, so one address serves all of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gadl.passes.plan.program import Buffer, Ref, Region
+from gadl.passes.plan.spans import Span
 
 ALIGNMENT = 16
 
@@ -19,25 +19,6 @@ ALIGNMENT = 16
 def align(size: int, unit: int = ALIGNMENT) -> int:
     """`size` rounded up to a multiple of `unit`."""
     return -(-size // unit) * unit
-
-
-@dataclass(frozen=True)
-class Span:
-    """`count` consecutive rows or channels from `first`."""
-
-    first: int
-    count: int
-
-    @property
-    def end(self) -> int:
-        """One past the last."""
-        return self.first + self.count
-
-
-def spans(count: int, size: int, first: int = 0) -> Iterator[Span]:
-    """`count` things from `first` on, `size` at a time."""
-    for at in range(0, count, size):
-        yield Span(first + at, min(size, count - at))
 
 
 @dataclass(frozen=True)

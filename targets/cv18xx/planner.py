@@ -10,8 +10,9 @@ from gadl.passes.plan.plan import GroupPlan, LayerPlan, LoopOrder, Plan
 from gadl.targets.base import Segment
 
 from .expand.group import slice_of
-from .grouping import GroupCosts, LayerCosts
+from .grouping import GroupCosts
 from .in_place import way_in_place
+from .layer_costs import LayerCosts
 from .layers import Layer
 
 

@@ -22,8 +22,9 @@ from .chip import Chip
 from .expand.group import slice_of
 from .expand.kernel import shape_or_raise
 from .expand.resize import is_magnified
-from .grouping import MOVED, LayerCosts
+from .grouping import MOVED
 from .in_place import way_in_place
+from .layer_costs import LayerCosts
 from .layers import REDUCTIONS, Layer, is_depthwise, layers_of, row_reads
 from .planner import Planner
 from .tiles import ORDERS, best_tile, input_parts

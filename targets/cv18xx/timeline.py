@@ -23,8 +23,9 @@ from gadl.targets.base import Estimate
 from .expand.convolution import summed_channels
 from .expand.group import kernel_of, row_layers, tile_bytes
 from .expand.kernel import shape_or_raise
-from .grouping import COPY_CYCLES, COPY_RATE, LayerCosts
+from .grouping import COPY_CYCLES, COPY_RATE
 from .in_place import way_in_place
+from .layer_costs import LayerCosts
 from .layers import Layer, macs_of, row_reads
 from .local import Tile
 from .places import is_view

@@ -14,12 +14,13 @@ from gadl.compiler.ir.graph import Value
 from gadl.compiler.ir.types import Array
 from gadl.passes.plan.in_place import Chain
 from gadl.passes.plan.program import Buffer, Program, Ref, Region, Step
+from gadl.passes.plan.spans import Span
 
 from ..chip import Chip
 from ..cost import tdma_bytes, tiu_cycles
 from ..emit import complete, tdma_fields, tiu_fields
 from ..isa import Engine
-from ..local import ALIGNMENT, Span, Tile, View, align
+from ..local import ALIGNMENT, Tile, View, align
 from ..strides import Strides
 
 #: Memories: lanes, and the regions of a `.cvimodel`: shared scratch, weights, private memory (inputs and outputs have regions 3 to 7).

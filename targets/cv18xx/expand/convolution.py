@@ -10,9 +10,10 @@ import numpy as np
 from gadl.compiler.ir.graph import Op
 from gadl.compiler.ir.types import Array
 from gadl.passes.plan.plan import LayerPlan
+from gadl.passes.plan.spans import Span
 
 from ..layers import Layer, Window, is_depthwise
-from ..local import Span, Tile, View, align
+from ..local import Tile, View, align
 from .context import Block, Expansion
 from .instructions import RECORD, Padding, convolution, depthwise
 from .kernel import WindowKernel, by_lane, folded_bias, integers, packed, records, relu_of

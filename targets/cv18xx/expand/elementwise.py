@@ -11,18 +11,20 @@ from gadl.compiler.ir.graph import Value
 from gadl.compiler.ir.types import Array
 from gadl.passes.plan.plan import LayerPlan
 from gadl.passes.plan.program import Region
+from gadl.passes.plan.spans import Span, spans
 
+from ..isa import Elementwise
 from ..layers import Layer
-from ..local import Span, Tile, View, spans
+from ..local import Tile, View
 from .context import Block, Expansion
-from .instructions import Function, elementwise, look_up, weighted_sum
+from .instructions import elementwise, look_up, weighted_sum
 from .kernel import Kernel, integers, relu_of, sum_channels, sum_numbers, two_step
 
 #: The most columns of an operand.
 MOST_PIXELS = 4063
 
 
-class Elementwise(Kernel):
+class ElementwiseKernel(Kernel):
     """add, sub, mul, min, max, relu, clamp, requantize."""
 
     def __init__(self, context: Expansion, layer: Layer, plan: LayerPlan) -> None:
@@ -36,23 +38,23 @@ class Elementwise(Kernel):
                 self._sum(rows, sources, target)
             case "mul":
                 multiplier, shift = two_step(self.op.attrs["requant"], 1)
-                self._two(Function.MUL, rows, sources, target, int(multiplier[0]), int(shift[0]))
+                self._two(Elementwise.MUL, rows, sources, target, int(multiplier[0]), int(shift[0]))
             case "requantize":
                 multiplier, shift = two_step(self.op.attrs["requant"], 1)
                 x, y = self._view(self.op.inputs[0], sources, rows), target.view(rows)
-                self.emit(elementwise(Function.MUL, y, x, 1, int(shift[0]), int(multiplier[0])), [x], y)
+                self.emit(elementwise(Elementwise.MUL, y, x, 1, int(shift[0]), int(multiplier[0])), [x], y)
             case "relu":
-                self._bound(Function.MAX, 0, self._view(self.op.inputs[0], sources, rows), target.view(rows))
+                self._bound(Elementwise.MAX, 0, self._view(self.op.inputs[0], sources, rows), target.view(rows))
             case "clamp":
                 x, y = self._view(self.op.inputs[0], sources, rows), target.view(rows)
-                self._bound(Function.MAX, int(self.op.attrs["lo"]), x, y)
-                self._bound(Function.MIN, int(self.op.attrs["hi"]), y, y)
+                self._bound(Elementwise.MAX, int(self.op.attrs["lo"]), x, y)
+                self._bound(Elementwise.MIN, int(self.op.attrs["hi"]), y, y)
             case "min" | "max":
-                self._two(Function[self.op.name.upper()], rows, sources, target)
+                self._two(Elementwise[self.op.name.upper()], rows, sources, target)
             case name:
                 raise ValueError(f"'{name}' is not an elementwise layer")
 
-    def _bound(self, function: Function, bound: int, x: View, y: View) -> None:
+    def _bound(self, function: Elementwise, bound: int, x: View, y: View) -> None:
         """No result beyond a bound."""
         self.emit(elementwise(function, y, x, bound), [x], y)
 
@@ -77,7 +79,7 @@ class Elementwise(Kernel):
             self._rows[id(value)] = self.context.constant(row.size, lambda: row, f"{self.layer.name}.row")
         return self._rows[id(value)]
 
-    def _two(self, function: Function, rows: Span, sources: Mapping[int, Tile], target: Tile, multiplier: int = 0, shift: int = 0) -> None:
+    def _two(self, function: Elementwise, rows: Span, sources: Mapping[int, Tile], target: Tile, multiplier: int = 0, shift: int = 0) -> None:
         """A function of two tensors, or of one and a number."""
         y = target.view(rows)
         a, b = self.op.inputs
@@ -134,7 +136,7 @@ class Elementwise(Kernel):
             a, b = (self._view(v, sources, rows, channels) for v in self.op.inputs)
             for source, factor, added in ((a, first, False), (b, second, True)):
                 fields = elementwise(
-                    Function.MAC if added else Function.MUL, y, source, factor, shift if added else 0, 0, (plane, 0, 0), added, factor > 127,
+                    Elementwise.MAC if added else Elementwise.MUL, y, source, factor, shift if added else 0, 0, (plane, 0, 0), added, factor > 127,
                     added and relu_of(self.layer),
                 )
                 reads = [source.region, *([y.region, upper] if added else [])]

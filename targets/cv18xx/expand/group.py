@@ -18,12 +18,13 @@ from gadl.passes.plan.in_place import Chain
 from gadl.passes.plan.plan import GroupPlan, LayerPlan, LoopOrder
 from gadl.passes.plan.program import Buffer
 from gadl.passes.plan.rows import RowFlow, RowLayer
+from gadl.passes.plan.spans import Span, spans
 
 from ..layers import REDUCTIONS, Layer, by_channel, is_depthwise, row_reads
-from ..local import ALIGNMENT, Span, Tile, align, spans
+from ..local import ALIGNMENT, Tile, align
 from .context import LOCAL, Expansion
 from .convolution import Sum, convolution_kernel
-from .elementwise import Elementwise, LookUp
+from .elementwise import ElementwiseKernel, LookUp
 from .kernel import Kernel, shape_or_raise, sum_channels
 from .movement import Concat
 from .pooling import AveragePool, MaxPool
@@ -48,7 +49,7 @@ def kernel_of(context: Expansion, layer: Layer, plan: LayerPlan) -> Kernel:
         case "concat":
             return Concat(context, layer, plan)
         case _:
-            return Elementwise(context, layer, plan)
+            return ElementwiseKernel(context, layer, plan)
 
 
 def row_layers(layers: Sequence[Layer]) -> tuple[list[RowLayer], dict[int, int]] | None:

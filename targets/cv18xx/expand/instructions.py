@@ -10,6 +10,7 @@ from typing import Any
 from gadl.passes.plan.program import Ref
 
 from ..emit import Apart, First, Ordered
+from ..isa import Elementwise
 from ..layers import Window
 from ..local import View
 
@@ -25,18 +26,6 @@ class Parts(enum.IntEnum):
     LAST = 1
     FIRST = 2
     MIDDLE = 3
-
-
-class Function(enum.IntEnum):
-    """Elementwise functions."""
-
-    MUL = 0
-    MAC = 1
-    ADD = 2
-    SUB = 3
-    MAX = 4
-    MIN = 5
-    COPY = 10
 
 
 def _extents(name: str, view: View) -> Fields:
@@ -137,7 +126,7 @@ def average_pool(x: View, y: View, window: Window, padding: Padding, factor: int
 
 
 def elementwise(
-    function: Function, y: View, a: View, b: View | int, shift: int = 0, multiplier: int = 0, planes: tuple[int, int, int] = (0, 0, 0),
+    function: Elementwise, y: View, a: View, b: View | int, shift: int = 0, multiplier: int = 0, planes: tuple[int, int, int] = (0, 0, 0),
     accumulate: bool = False, unsigned: bool = False, relu: bool = False,
 ) -> Fields:  # fmt: skip
     """An elementwise function of a tensor and a tensor or constant.
@@ -190,7 +179,7 @@ def copy(x: View, y: View) -> Fields:
 def scatter(x: View, y: View) -> Fields:
     """Bytes as they are, any strides on both sides, those of pixels too."""
     fields = {
-        "tsk_typ": 3, "tsk_eu_typ": int(Function.COPY), "tsk_opd_num": 1, "opt_res_shift": 0, "opt_left_shift": 0, "opt_shift_typ": 1,
+        "tsk_typ": 3, "tsk_eu_typ": int(Elementwise.COPY), "tsk_opd_num": 1, "opt_res_shift": 0, "opt_left_shift": 0, "opt_shift_typ": 1,
         "opt_res0_sign": 0, "opt_opd0_sign": 0, "opt_opd1_sign": 0, "opt_opd2_sign": 0, "res0_addr": y.address, "opd0_addr": x.address,
     }  # fmt: skip
     fields |= _extents("res0", y) | _strides("res0", y) | _extents("opd0", x) | _strides("opd0", x)

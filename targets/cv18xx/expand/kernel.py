@@ -14,11 +14,13 @@ from gadl.compiler.ir.graph import Op, Value
 from gadl.compiler.ir.types import Array, Requant
 from gadl.passes.plan.plan import LayerPlan
 from gadl.passes.plan.program import Ref
+from gadl.passes.plan.spans import Span, spans
 
+from ..isa import Elementwise
 from ..layers import Layer, Shape, shape_of, window_of, zero_point_of
-from ..local import Span, Tile, View, align, spans
+from ..local import Tile, View, align
 from .context import Block, Expansion
-from .instructions import RECORD, Fields, Function, Padding, copy, elementwise, scatter
+from .instructions import RECORD, Fields, Padding, copy, elementwise, scatter
 
 #: What the fields of a convolution hold at most.
 MOST_PADDING = 15
@@ -149,9 +151,9 @@ class Kernel(ABC):
     def clear(self, tile: Tile) -> None:
         """All bytes become what stands for zero in the first operand."""
         view, zero = tile.view(), zero_point_of(self.op.inputs[0])
-        self.context.compute(elementwise(Function.MUL, view, view, 0), [], [view.region])
+        self.context.compute(elementwise(Elementwise.MUL, view, view, 0), [], [view.region])
         if zero:
-            self.context.compute(elementwise(Function.MAX if zero > 0 else Function.MIN, view, view, zero), [view.region], [view.region])
+            self.context.compute(elementwise(Elementwise.MAX if zero > 0 else Elementwise.MIN, view, view, zero), [view.region], [view.region])
 
     def emit_copy(self, source: View, target: View) -> None:
         """Bytes as they are."""

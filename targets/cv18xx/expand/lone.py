@@ -33,8 +33,10 @@ def expand_movement(context: Expansion, layer: Layer) -> None:
         case "transpose":
             x = context.places[id(op.inputs[0])]
             move(context, x, y, dims_of(op.result.shape, [x.strides[axis] for axis in op.attrs["perm"]], y.strides))
-        case _:
+        case "reshape":
             _reshape(context, layer)
+        case _:
+            raise ValueError(f"'{op.name}' is no movement")
 
 
 def _reshape(context: Expansion, layer: Layer) -> None:

@@ -10,9 +10,10 @@ import numpy as np
 
 from gadl.compiler.ir.types import Array
 from gadl.passes.plan.program import Ref, Region
+from gadl.passes.plan.spans import Span
 
 from ..chip import Chip
-from ..local import Span, align
+from ..local import align
 from .context import Block, Expansion
 from .instructions import Matrix
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..local import Span, Tile, View
+from gadl.passes.plan.spans import Span
+
+from ..local import Tile, View
 from .kernel import Kernel
 
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from gadl.passes.plan.program import Ref, Region
+from gadl.passes.plan.spans import spans
 
-from ..local import align, spans
+from ..local import align
 from ..strides import MOST_ROW_STRIDE
 from .context import Expansion, Place, Trial, transfer_cycles
 from .matrix import MOST_ROWS, Stored, load_matrix, pitch, store_matrix

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..local import Span, Tile
+from gadl.passes.plan.spans import Span
+
+from ..local import Tile
 from .instructions import average_pool, max_pool
 from .kernel import WindowKernel, small_factor
 

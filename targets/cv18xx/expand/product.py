@@ -12,10 +12,10 @@ import numpy as np
 from gadl.compiler.ir.graph import Value
 from gadl.compiler.ir.types import Array
 from gadl.passes.plan.program import Ref
+from gadl.passes.plan.spans import Span, spans
 
 from ..chip import Chip
 from ..layers import Layer
-from ..local import Span, spans
 from ..strides import Strides, row_pitch
 from .context import Expansion
 from .instructions import Parts, matrix_product

@@ -11,9 +11,10 @@ from gadl.compiler.ir.graph import Op
 from gadl.compiler.ir.types import Array
 from gadl.passes.plan.plan import LayerPlan
 from gadl.passes.plan.program import Ref, Region
+from gadl.passes.plan.spans import Span
 
 from ..layers import Layer, Window, shape_of
-from ..local import ALIGNMENT, Span, Tile, View
+from ..local import ALIGNMENT, Tile, View
 from .context import Block, Expansion
 from .instructions import plain_convolution, plain_depthwise
 from .kernel import Kernel, by_lane, shape_or_raise

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from gadl.compiler.ir.types import Array
 from gadl.passes.plan.plan import LayerPlan, LoopOrder
+from gadl.passes.plan.spans import Span, spans
 
 from ..layers import Layer
-from ..local import Span, Tile, View, align, spans
+from ..local import Tile, View, align
 from .context import LOCAL, Block, Expansion
 from .convolution import Convolution, dense_weights, summed_channels, weight_rows
 from .instructions import RECORD, Padding, Parts, convolution

@@ -20,11 +20,12 @@ from gadl.compiler.ir.types import Array, DType, Requant, Rounding
 from gadl.passes.plan.plan import LayerPlan
 from gadl.passes.plan.program import Buffer, Ref, Region
 from gadl.passes.plan.rows import RowMap
+from gadl.passes.plan.spans import Span, spans
 
 from ..attention import Extents, band_of, tile_of
 from ..isa import Binary, Reduce, Unary
 from ..layers import Layer, product_window
-from .bands import Band, Span, row_shape, spans
+from .bands import Band, row_shape
 from .context import ACC, Expansion, Tile
 from .copying import CopyDim
 from .vectors import Data, VectorKernel, plain, times

@@ -4,33 +4,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from gadl.compiler.ir.graph import Value
 from gadl.compiler.ir.types import Layout
 from gadl.passes.plan.program import Buffer, Ref, Region
+from gadl.passes.plan.spans import Span
 
 from .context import Place
-
-
-@dataclass(frozen=True)
-class Span:
-    """`count` items from `first`."""
-
-    first: int
-    count: int
-
-    @property
-    def end(self) -> int:
-        """One past the last."""
-        return self.first + self.count
-
-
-def spans(extent: int, size: int, start: int = 0) -> Iterator[Span]:
-    """`extent` items from `start` in parts of `size`."""
-    for first in range(start, start + extent, size):
-        yield Span(first, min(size, start + extent - first))
 
 
 @dataclass(frozen=True)

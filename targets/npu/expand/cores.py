@@ -19,13 +19,14 @@ from gadl.passes.plan.division import Division, Range, Shares, owned, without
 from gadl.passes.plan.plan import LayerPlan
 from gadl.passes.plan.program import Buffer, Ref, Region
 from gadl.passes.plan.rows import RowLayer, RowMap
+from gadl.passes.plan.spans import Span
 from gadl.passes.schedule.cores import SIGNAL
 
 from ..bounds import windows_of
 from ..costs import Costs
 from ..layers import Layer
 from ..rowwise import is_reduction, partial_bytes, partial_type, row_reads
-from .bands import Live, RowShape, Span, row_shape, row_strides
+from .bands import Live, RowShape, row_shape, row_strides
 from .context import SCRATCH, Expansion, Tile
 from .copying import CopyDim
 from .group import _kernel, _ReductionKernel, _WindowKernel

@@ -14,10 +14,11 @@ import numpy as np
 from gadl.compiler.ir.graph import Op, Value
 from gadl.compiler.ir.types import Requant
 from gadl.passes.plan.program import Buffer, Region
+from gadl.passes.plan.spans import Span, spans
 
 from ..isa import Binary, Unary
 from ..layers import Flat, Layer, flatten
-from .bands import Band, Span, row_period, row_shape, spans
+from .bands import Band, row_period, row_shape
 from .context import Expansion, Tile
 from .copying import CopyDim
 

@@ -11,12 +11,13 @@ from gadl.passes.plan.in_place import Chain
 from gadl.passes.plan.plan import GroupPlan, LayerPlan
 from gadl.passes.plan.program import Buffer
 from gadl.passes.plan.rows import RowFlow
+from gadl.passes.plan.spans import Span, spans
 
 from ..in_place import InPlace, Kind, slice_channels, way_of
 from ..layers import Layer, Window, window_of
 from ..rowwise import ahead, is_reduction, partial_bytes, partial_type, row_layers, row_reads, slice_axes, slices_pixels
 from .attention import AttentionKernel
-from .bands import Band, Live, Span, row_shape, row_strides, spans
+from .bands import Band, Live, row_shape, row_strides
 from .context import Expansion, Tile
 from .copying import CopyDim
 from .elementwise import elementwise_rows

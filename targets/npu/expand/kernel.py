@@ -6,9 +6,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 from gadl.passes.plan.plan import LayerPlan
+from gadl.passes.plan.spans import Span
 
 from ..layers import Layer
-from .bands import Band, Span
+from .bands import Band
 from .context import Expansion
 
 

@@ -15,10 +15,11 @@ from gadl.compiler.ir.types import Requant
 from gadl.passes.plan.plan import LayerPlan
 from gadl.passes.plan.program import Ref, Region
 from gadl.passes.plan.rows import RowMap
+from gadl.passes.plan.spans import Span, spans
 
 from ..isa import Activation
 from ..layers import Layer, Window, product_window
-from .bands import Band, Span, row_shape, spans
+from .bands import Band, row_shape
 from .context import ACC, Expansion, Tile
 from .copying import CopyDim
 from .drain import clamp_of

@@ -17,11 +17,12 @@ from gadl.compiler.ir.requant import quantize_multiplier
 from gadl.compiler.ir.types import Array, DType, Requant, Rounding
 from gadl.passes.plan.plan import LayerPlan
 from gadl.passes.plan.program import Ref, Region
+from gadl.passes.plan.spans import Span, spans
 
 from ..costs import Costs
 from ..isa import Binary, Reduce, Unary
 from ..layers import Layer
-from .bands import Band, Span, row_shape, spans
+from .bands import Band, row_shape
 from .context import Expansion
 from .vectors import Data, VectorKernel, by, plain, scaled, times
 

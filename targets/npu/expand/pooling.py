@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from gadl.compiler.ir.types import DType, Requant
+from gadl.passes.plan.spans import Span, spans
 
 from ..isa import Pool, Reduce
 from ..layers import Layer, window_of
-from .bands import Band, RowShape, Span, spans
+from .bands import Band, RowShape
 from .context import Expansion, Tile
 from .copying import CopyDim
 

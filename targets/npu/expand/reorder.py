@@ -14,8 +14,9 @@ import numpy as np
 from gadl.compiler.ir.graph import Op
 from gadl.passes.plan.program import Ref, Region
 from gadl.passes.plan.rows import RowMap
+from gadl.passes.plan.spans import Span
 
-from .bands import Band, Span, row_shape
+from .bands import Band, row_shape
 from .kernel import Kernel
 
 

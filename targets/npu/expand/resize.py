@@ -9,9 +9,10 @@ import numpy as np
 
 from gadl.compiler.ir.ops.shape import RESIZE_BITS, linear_taps, nearest_index, source_positions
 from gadl.compiler.ir.types import Array, Requant
+from gadl.passes.plan.spans import Span
 
 from ..layers import Layer
-from .bands import Band, Span
+from .bands import Band
 from .context import Expansion, Tile
 
 

@@ -11,10 +11,11 @@ from gadl.compiler.ir.graph import Op, Value
 from gadl.compiler.ir.types import Array, DType
 from gadl.passes.plan.plan import LayerPlan, LoopOrder
 from gadl.passes.plan.program import Buffer, Ref, Region
+from gadl.passes.plan.spans import Span, spans
 
 from ..costs import Piece
 from ..layers import Layer, Window, window_of
-from .bands import Band, Span, spans
+from .bands import Band
 from .context import ACC, Expansion, Place, Tile
 from .copying import CopyDim
 from .drain import drain_fields
