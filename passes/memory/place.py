@@ -223,15 +223,16 @@ class _Placement:
         return partial(self.banks.meeting, buffer, pressure=self.banks.pressure(buffer))
 
     def _starts(self, buffer: Buffer, first: int, last: int, limit: int | None = None, edges: bool = False) -> Iterator[int]:
-        """Where a buffer may start: at the ends of every gap, and with `edges` where it begins or ends with a group of banks."""
+        """Where a buffer may start: at the ends of every gap, and with `edges` where it begins or ends with a group of banks, or lies in two."""
         step = buffer.alignment
         for low, high in self.map.gaps(first, last, limit):
             lowest, highest = -(-low // step) * step, _last_start(low, high, buffer)
             if highest >= lowest:
                 found = {lowest, highest}
                 if edges:
+                    halves = {buffer.size, *(greed.start + greed.size // 2 for greed in self.banks.greedy.get(id(buffer), ()))}
                     for edge in range((lowest // self.banks.size + 1) * self.banks.size, high, self.banks.size):
-                        found |= {edge, (edge - buffer.size) // step * step}
+                        found |= {edge, *((edge - below) // step * step for below in halves)}
                 yield from sorted(start for start in found if lowest <= start <= highest)
 
     def _early(self, buffer: Buffer, wanted: int) -> int:

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from itertools import islice
 
-from gadl.passes.memory.banks import Banks
+from gadl.passes.memory.banks import Banks, Greed
 from gadl.passes.plan.program import Buffer, Program, Region, Step
 
 from .expand.context import SRAM
@@ -28,6 +28,20 @@ class _Pairs:
         self.bandwidth = bandwidth
         self.cycles: dict[tuple[int, int], float] = defaultdict(float)
         self.buffers: dict[int, Buffer] = {}
+        self.alone: dict[tuple[int, int, int, float], float] = defaultdict(float)
+
+    def ask(self, region: Region, rate: float, cycles: float) -> None:
+        """Somebody asks one region for more than a group of banks gives, or not."""
+        if rate > self.bandwidth:
+            self.buffers[id(region.buffer)] = region.buffer
+            self.alone[id(region.buffer), region.start, region.size, rate / self.bandwidth] += cycles
+
+    def greedy(self) -> dict[int, list[Greed]]:
+        """What is asked for too much, by buffer."""
+        found: dict[int, list[Greed]] = defaultdict(list)
+        for (buffer, start, size, times), cycles in self.alone.items():
+            found[buffer].append(Greed(start, size, times, cycles))
+        return found
 
     def meet(self, these: Rates, those: Rates, cycles: float) -> None:
         """Everybody of one side meets everybody of the other for some cycles; a buffer does not meet itself."""
@@ -63,12 +77,14 @@ def bank_use(program: Program, machine: Machine, wanted: Mapping[int, int], shar
             continue  # what the first core does, the others do at the same addresses
         if step.engine == "MMA" and step.instruction != "EPI":
             product = _product(step, cycles, machine.integer("mma.shape.1"))
+            if step.reads[0].buffer is product[0][0]:
+                pairs.ask(step.reads[0], product[0][1], cycles)
             pairs.meet(product[:1], product[1:], cycles)
             pairs.meet(product, drained[0], min(cycles, drained[1]))
             products.append((index, cycles, [*product, *drained[0]]))
             drained = [], 0
         elif step.instruction == "EPI":
-            mine = _whole((*step.writes, *step.reads[2:3]), max(1, cycles - machine["mma.fill"]))
+            mine = _drained(step, max(1, cycles - machine["mma.fill"]))
             pairs.meet(mine[:1], mine[1:], cycles)
             drained = mine, cycles
         elif step.engine == "VEC":
@@ -96,14 +112,29 @@ def bank_use(program: Program, machine: Machine, wanted: Mapping[int, int], shar
     for (first, second), weight in pairs.cycles.items():
         together[first].append((pairs.buffers[second], weight))
         together[second].append((pairs.buffers[first], weight))
-    return Banks(machine.sram_bytes // machine.integer("sram.groups"), together)
+    return Banks(machine.sram_bytes // machine.integer("sram.groups"), together, pairs.greedy())
 
 
 def _product(step: Step, cycles: int, unit: int) -> Rates:
     """The operand is read once for each block of output channels, the weights once."""
-    passes = -(-int(step.fields.get("oc", step.fields.get("n", 1))) // unit)
+    fields = step.fields
     *operands, weights = [r for r in step.reads if r.buffer.memory == SRAM]
-    return [*((r.buffer, r.size * passes / cycles) for r in operands), (weights.buffer, weights.size / cycles)]
+    if step.instruction == "MMA_MATMUL":
+        passes, touched = -(-int(fields["n"]) // unit), math.inf
+    else:
+        # A hull of some channels of some columns holds more than is read.
+        passes = -(-int(fields["oc"]) // unit) if "oc" in fields else 1
+        touched = int(fields["ic"]) * fields["x_type"].size_bytes * math.prod(
+            min(int(fields[f"i{a}"]), (int(fields[f"o{a}"]) - 1) * int(fields[f"stride_{a}"]) + (int(fields[f"k{a}"]) - 1) * int(fields[f"dil_{a}"]) + 1)
+            for a in "hw"
+        )  # fmt: skip
+    return [*((r.buffer, min(r.size, touched) * passes / cycles) for r in operands), (weights.buffer, weights.size / cycles)]
+
+
+def _drained(step: Step, cycles: float) -> Rates:
+    """What a drain writes, and the residual that it reads."""
+    results = math.prod(int(step.fields[key]) for key in ("oh", "ow", "oc")) * step.fields["out_type"].size_bytes
+    return [(r.buffer, min(r.size, results) / cycles) for r in (*step.writes, *step.reads[2:3]) if r.buffer.memory == SRAM]
 
 
 def _elements(step: Step, cycles: float) -> Rates:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gadl.passes.memory.allocate import AllocationError
-from gadl.passes.memory.banks import Banks
+from gadl.passes.memory.banks import Banks, Greed
 from gadl.passes.memory.place import Order, Policy, Rule, place
 from gadl.passes.plan.program import Buffer, Program, Region, Step
 from gadl.passes.schedule.prefetch import move_loads, wanted_starts
@@ -95,6 +95,19 @@ def test_what_is_used_together_lies_in_different_banks() -> None:
 
 def test_parts_of_a_buffer_in_groups_of_banks() -> None:
     assert Banks(100, {}).parts(50, 200) == pytest.approx({0: 0.25, 1: 0.5, 2: 0.25})
+
+
+def test_who_asks_for_more_than_one_group_gives_lies_in_two() -> None:
+    """One group serves two thirds of what is asked for; two groups serve all of it, if each holds half."""
+    program = Program()
+    a, b = (program.buffer("sram", 64, name) for name in "ab")
+    program.steps += [Step("LD0", "X", {}, (), (whole(a),), 0), Step("MMA", "X", {}, (whole(a),), (whole(b),), 0, 100)]
+    banks = Banks(CAPACITY // 4, {}, {id(a): [Greed(0, 64, 1.5, 100.0)]})
+    assert banks.alone(a, 0) == pytest.approx(50)
+    assert banks.alone(a, banks.size - 16) == pytest.approx(100 * (0.75 * 1.5 - 1))
+    arranged(program, Policy(Order.USE, Rule.COMPANY), banks)
+    assert a.address == banks.size - 32
+    assert banks.meeting(a, a.address) == 0
 
 
 def test_what_cannot_fit_names_its_layer() -> None:
