@@ -25,18 +25,18 @@ from gadl.passes.layout.choose_layouts import choose_layouts
 from gadl.passes.pipeline import FLOAT_PIPELINE, float_pipeline
 from gadl.passes.plan.partition import partition
 from gadl.passes.plan.recompute import recompute
-from gadl.passes.quant.calibrate import calibrate
-from gadl.passes.quant.observers import ByChannel, Observer, ObserverKind
+from gadl.passes.quant.fit_weights import RoundingKind
+from gadl.passes.quant.observers import ObserverKind
 from gadl.passes.quant.quantize import (
     Precision,
     Quantized,
     has_own_scales,
     quantize_annotated,
-    quantize_graph,
     rules_for,
     to_half,
 )
-from gadl.passes.quant.specs import QuantRules
+from gadl.passes.quant.recipe import Coverage, Effort, Switches
+from gadl.passes.quant.search import Search
 from gadl.targets.base import REPORTED, DeviceProgram, Machine, Segment, Target, segments_of
 
 from .assemble import Assembler, pack_golden, raw_outputs
@@ -65,6 +65,15 @@ class CompileOptions:
     #: A value of `ObserverKind`; None for the target's choice.
     observer: str | None = None
     percentile: float = 99.99
+    #: A value of `Coverage`: which ops become integer.
+    coverage: str = "full"
+    #: A value of `Effort`: how many recipes of quantisation are tried.
+    effort: str = "default"
+    #: What is decided for all of them (`gadl.passes.quant.recipe.Switches`); None leaves it to the search.
+    fit_ranges: bool | None = None
+    equalize: float | None = None
+    rounding: str | None = None
+    correct_bias: bool = True
     simplify: bool = True
     strict_placement: bool = False
     keep_tensors: bool = False
@@ -147,8 +156,10 @@ def compile(  # noqa: A001  (the API's name)
     chosen = CompileOptions(machine=machine, **options)
     if chosen.stop_after is not None and chosen.stop_after not in PASS_NAMES:
         raise GadlError.of("GADL-U001", detail=f"--stop-after {chosen.stop_after}: the passes are {', '.join(PASS_NAMES)}")
-    if chosen.observer is not None and chosen.observer not in (kinds := [kind.value for kind in ObserverKind]):
-        raise GadlError.of("GADL-U001", detail=f"--observer {chosen.observer}: there are {', '.join(kinds)}")
+    for name, kinds in (("observer", ObserverKind), ("coverage", Coverage), ("effort", Effort), ("rounding", RoundingKind)):
+        given, known = getattr(chosen, name), [kind.value for kind in kinds]
+        if given is not None and given not in known:
+            raise GadlError.of("GADL-U001", detail=f"--{name} {given}: there are {', '.join(known)}")
     found = find_target(target)
     description = found.load_machine(chosen.machine or found.default_machine) if found.machines else None
     tuning = _tuning(chosen, model)
@@ -275,23 +286,20 @@ def _quantize(
         return graph.clone(), summary
     if precision is Precision.FP16:
         return to_half(graph), summary
-    rules = rules_for(found.quant_rules(machine), precision)
+    rules = rules_for(found.quant_rules(machine), precision, Coverage(options.coverage))
     if has_own_scales(graph):
         made: Quantized = quantize_annotated(graph.clone(), rules)
     else:
         if not samples:
             raise GadlError.of("GADL-Q001")
-        kind = ObserverKind(options.observer or rules.observer)
-        ranges = calibrate(graph, (check_feeds(graph, s) for s in samples), lambda: _observer(kind, options.percentile, rules))
-        made = quantize_graph(graph, ranges, rules)
-        summary |= {"observer": kind.value, "samples": len(samples)}
+        feeds = [check_feeds(graph, s) for s in samples]
+        switches = Switches(
+            None if options.observer is None else ObserverKind(options.observer), options.fit_ranges, options.equalize,
+            None if options.rounding is None else RoundingKind(options.rounding), options.correct_bias,
+        )  # fmt: skip
+        made = Search(graph, rules, feeds, Effort(options.effort), switches, options.percentile).run()
+        summary |= {"samples": len(samples)}
     return made.graph, summary | dict(made.report)
-
-
-def _observer(kind: ObserverKind, percent: float, rules: QuantRules) -> Observer:
-    """What watches one tensor: with the ranges of channels where they are brought together."""
-    whole = kind.create(percent)
-    return ByChannel(whole) if rules.equalize else whole
 
 
 def _refusal(found: Target, op: Op, machine: Any) -> str | None:

@@ -38,7 +38,7 @@ def test_options_exist(page: Path) -> None:
     groups = [c for c in gadl_command.commands.values() if isinstance(c, click.Group)]
     commands = [gadlc_command, gadl_command, *gadl_command.commands.values(), *(c for group in groups for c in group.commands.values())]
     scripts = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "benchmarks").glob("*.py"))
-    known = {o for c in commands for p in c.params for o in p.opts} | set(re.findall(r'add_argument\("(--[^"]+)"', scripts)) | FOREIGN
+    known = {o for c in commands for p in c.params for o in (*p.opts, *p.secondary_opts)} | set(re.findall(r'add_argument\("(--[^"]+)"', scripts)) | FOREIGN
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", page.read_text(encoding="utf-8"))) <= known
 
 

@@ -18,7 +18,9 @@ from gadl.compiler.ir.passes import StopAfter
 from gadl.compiler.ir.printer import print_graph
 from gadl.compiler.registry import target
 from gadl.compiler.tune.budget import DEFAULT
+from gadl.passes.quant.fit_weights import RoundingKind
 from gadl.passes.quant.observers import ObserverKind
+from gadl.passes.quant.recipe import Coverage, Effort
 
 from .common import command, parse_shapes, show
 from .progress import Work
@@ -36,8 +38,14 @@ from .progress import Work
 @click.option("--layout", type=click.Choice([x.value for x in ImageLayout]), default="auto", help="Axis order of image inputs")
 @click.option("--color", type=click.Choice([x.value for x in Color]), default="rgb", help="Channel order of image inputs")
 @click.option("--precision", default="", help="int8 | int16 | fp16 | float")
-@click.option("--observer", type=click.Choice([x.value for x in ObserverKind]), help="default: the target's")
+@click.option("--coverage", type=click.Choice([x.value for x in Coverage]), default="full", show_default=True, help="Integer ops: all that can, or products only")
+@click.option("--effort", type=click.Choice([x.value for x in Effort]), default="default", show_default=True, help="Recipes of quantisation to try")
+@click.option("--observer", type=click.Choice([x.value for x in ObserverKind]), help="Ranges as seen, without fitting them")
 @click.option("--percentile", type=float, default=99.99, show_default=True)
+@click.option("--fit-ranges/--no-fit-ranges", default=None, help="Ranges that cost the outputs least")
+@click.option("--equalize", type=click.FloatRange(0, 1), help="How far channels are brought towards one range")
+@click.option("--rounding", type=click.Choice([x.value for x in RoundingKind]), help="How weights are rounded at best")
+@click.option("--no-bias-correction", is_flag=True, help="Leave biases as they are")
 @click.option("--shape", "shapes", multiple=True, help="Fix a dynamic input: name:1,3,224,224")
 @click.option("--strict-placement", is_flag=True, help="Fail when an op would run on the host")
 @click.option("--keep-tensors", is_flag=True, help="Keep every tensor readable after a run (for `gadl compare`)")
@@ -57,11 +65,12 @@ from .progress import Work
 def main(
     model: Path, target: str, machine: str, output: Path | None, calib: Path | None, calib_limit: int, mean: str | None,
     std: str | None, layout: str, color: str, shapes: tuple[str, ...], no_simplify: bool, no_self_check: bool, no_groups: bool,
-    report: Path | None, as_json: bool, tune: bool, budget: str | None, seed: int | None, jobs: int | None, **options: Any,
+    report: Path | None, as_json: bool, tune: bool, budget: str | None, seed: int | None, jobs: int | None, no_bias_correction: bool, **options: Any,
 ) -> int:  # fmt: skip
     """Compile MODEL (.onnx, .pt2 or .gir) for a target. / 将模型编译到目标设备。"""
     fixed = parse_shapes(shapes)
     settings = {**options, "shapes": fixed, "simplify": not no_simplify, "self_check": not no_self_check, "groups": not no_groups}
+    settings["correct_bias"] = not no_bias_correction
     settings |= _search(tune, budget, seed, jobs)
     calibration = None
     if calib is not None:
@@ -134,6 +143,12 @@ def summary(artifact: Artifact, report: Path | None = None) -> Iterator[str]:
         whole, real = quant["integer_ops"], len(quant["float_ops"])
         counts = say(f", {whole} int / {real} float", f"，{whole} 个整数算子 / {real} 个浮点算子")
     yield line(say("precision", "精度"), f"{quant['precision']}{counts}")
+    search = quant.get("search")
+    if search is not None:
+        count, ratio = search["held_out"], f"{search['sqnr_db']:.1f} dB"
+        plain = f"{search['trials'][0]['sqnr_db']:.1f} dB"
+        yield line(say("SQNR", "信噪比"), say(f"{ratio} on {count} held-out samples (min-max {plain})", f"{count} 个留出样本上 {ratio}（min-max {plain}）"))
+        yield line(say("recipe", "方案"), search["recipe"])
     plan = r["plan"]
     if plan.get("steps"):
         peak = f"{plan['sram_peak_bytes'] / 1024:.0f} KiB"

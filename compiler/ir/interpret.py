@@ -45,6 +45,11 @@ def interpret_values(graph: Graph, feeds: Mapping[str, Array]) -> dict[str, Arra
     return {v.name: arrays[id(v)] for v in graph.values() if not v.is_constant}
 
 
+def run_graph(graph: Graph, feeds: Mapping[str, Array]) -> dict[int, Array]:
+    """Run `graph` on `feeds`; returns every value that is not a constant, by its `id`."""
+    return _run(graph, feeds, {})
+
+
 def _run(graph: Graph, feeds: Mapping[str, Array], last: Mapping[int, list[int]]) -> dict[int, Array]:
     """Evaluate all ops; values listed in `last` are dropped after their op."""
     arrays: dict[int, Array] = {}

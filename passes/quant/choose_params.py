@@ -101,12 +101,12 @@ def integer_ops(graph: Graph, rules: QuantRules, follow: bool = True) -> dict[in
     return verdict
 
 
-def choose_params(
+def scale_groups(
     graph: Graph, ranges: Mapping[str, Range], rules: QuantRules, verdict: Mapping[int, str]
-) -> dict[int, QuantParams]:
-    """Scale and zero point of every real tensor, by `id(value)`; `GADL-Q003` where one has no range.
+) -> tuple[dict[str, Range], dict[int, int]]:
+    """Ranges by name, cut to what is known of them, and the group of every real tensor that has one scale with others, by `id`.
 
-    Where the target cannot write every ratio of scales, scales are larger than their ranges ask, and constants have one too.
+    `GADL-Q003` where a tensor has no range.
     """
     groups, found = _Groups(), dict(ranges)
     values = [v for v in graph.values() if v.dtype.is_float and not v.is_constant]
@@ -133,6 +133,18 @@ def choose_params(
                 continue
             if op.name != "concat" or _width(found[value.name], rules.activations) >= LEAST_SHARED_PART * width:
                 groups.join(id(value), id(op.result))
+    return found, {id(v): groups.root(id(v)) for v in graph.values() if v.dtype.is_float}
+
+
+def choose_params(
+    graph: Graph, ranges: Mapping[str, Range], rules: QuantRules, verdict: Mapping[int, str]
+) -> dict[int, QuantParams]:
+    """Scale and zero point of every real tensor, by `id(value)`; `GADL-Q003` where one has no range.
+
+    Where the target cannot write every ratio of scales, scales are larger than their ranges ask, and constants have one too.
+    """
+    found, root_of = scale_groups(graph, ranges, rules, verdict)
+    values = [v for v in graph.values() if v.dtype.is_float and not v.is_constant]
     # Constants have a range of their own, unless one was chosen for them.
     fits = rules.only_shrinks or rules.sum_bits > 0
     constants = [v for v in graph.values() if v.is_constant and v.dtype.is_float and (fits or v.name in ranges)]
@@ -140,14 +152,14 @@ def choose_params(
     values += constants
     merged: dict[int, Range] = {}
     for value in values:
-        root = groups.root(id(value))
+        root = root_of[id(value)]
         merged[root] = merged[root].union(found[value.name]) if root in merged else found[value.name]
     offset = replace(rules.activations, symmetric=False)
-    plain = _without_offset(graph, values, groups, rules, verdict)
+    plain = _without_offset(graph, values, root_of, rules, verdict)
     chosen = {
         root: params_of_range(whole, rules.activations if root in plain else offset) for root, whole in merged.items()
     }
-    scales = SharedScales({id(v): groups.root(id(v)) for v in values}, chosen)
+    scales = SharedScales({id(v): root_of[id(v)] for v in values}, chosen)
     if fits:
         raise_scales(graph, scales, rules, verdict)
         if rules.sum_bits:
@@ -160,23 +172,23 @@ def choose_params(
 
 
 def _without_offset(
-    graph: Graph, values: Sequence[Value], groups: _Groups, rules: QuantRules, verdict: Mapping[int, str]
+    graph: Graph, values: Sequence[Value], groups: Mapping[int, int], rules: QuantRules, verdict: Mapping[int, str]
 ) -> set[int]:
     """The groups that must have the zero point of the rules: all, or those with an op that knows no other.
 
     Inputs and outputs have it too: whoever runs the model knows one scale.
     """
     if not rules.offset_operands:
-        return {groups.root(id(v)) for v in values}
+        return {groups[id(v)] for v in values}
 
     def free(op: Op | None, among: frozenset[str]) -> bool:
         shares = op is not None and (op.name in SHARED_SCALE or op.name == "resize" or op.name in among)
         return op is None or bool(verdict[id(op)]) or shares or (table_source(op) is not None and rules.tables)
 
-    bound = {groups.root(id(v)) for v in (*graph.inputs, *graph.outputs)}
+    bound = {groups[id(v)] for v in (*graph.inputs, *graph.outputs)}
     for value in values:
         if value.is_constant or not free(value.producer, frozenset()) or not all(free(u, rules.offset_operands) for u in value.users):
-            bound.add(groups.root(id(value)))
+            bound.add(groups[id(value)])
     return bound
 
 

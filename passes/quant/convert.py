@@ -20,6 +20,7 @@ from gadl.compiler.ir.types import Array, DType, QuantParams, Requant, Rounding,
 
 from .choose_params import params_of_range, range_of_constant
 from .fit_means import count_of, mean_factor
+from .fit_weights import WeightFit
 from .norms import OVER_LAST_AXIS, norm_numbers, softmax_numbers
 from .ratios import MOST_RATIO
 from .specs import SHARED_SCALE, QuantRules
@@ -42,7 +43,7 @@ class Conversion:
 
     `params` and `verdict` come from `choose_params` (or from a QDQ model's own scales), by id of the float graph's values and
     ops. `constants` holds integers that the model brought. `own_scales`: the parameters are the model's, so every reader of
-    such a tensor, float or not, sees its quantised values.
+    such a tensor, float or not, sees its quantised values. `fit` chooses weights and biases; otherwise they are rounded to the nearest.
     """
 
     source: Graph
@@ -51,6 +52,7 @@ class Conversion:
     rules: QuantRules
     constants: Mapping[int, IntegerConstant] = field(default_factory=dict)
     own_scales: bool = False
+    fit: WeightFit | None = None
 
     def run(self) -> Graph:
         """The quantised graph; `GADL-Q002` for every accumulator that could overflow."""
@@ -64,6 +66,9 @@ class Conversion:
         self.dtype = self.rules.activations.dtype
         for value in self.source.inputs:
             self.floats[id(value)] = self.graph.add_input(value.name, value.type)
+        if self.fit is not None:
+            ends = {key: (np.array(self.dtype.range) - quant.zero_point) * quant.scale[0] for key, quant in self.params.items()}
+            self.fit.begin(self.source, self.graph, {key: (float(low), float(high)) for key, (low, high) in ends.items()})
         for op in self.source.ops:
             self.build.loc = op.loc
             if self.verdict[id(op)]:
@@ -72,10 +77,17 @@ class Conversion:
                 self._table(op)
             else:
                 self._integer(op)
+            if self.fit is not None:
+                self.fit.follow(op, self.graph, self._held())
         GadlError.raise_if(self.problems)
         self.graph.set_outputs([self._real(v) for v in self.source.outputs], self.source.output_names)
         self.graph.remove_dead_ops()
         return self.graph
+
+    def _held(self) -> list[tuple[int, Value]]:
+        """Tensors of the new graph that later ops may read, each with the `id` of the one that it stands for."""
+        plain = (item for known in (self.integers, self.floats, self.rounded) for item in known.items())
+        return [*plain, *((key, value) for (key, _), value in self.recast.items())]
 
     # -- operands ------------------------------------------------------------------
 
@@ -307,13 +319,19 @@ class Conversion:
         x, weights, bias = op.inputs[0], op.inputs[1], op.operand(2)
         if weights.data is None:
             raise ValueError("weights must be constant")
-        axis, real = weight_axis(op), real_bias(op)
+        axis, real, residual = weight_axis(op), real_bias(op), op.operand(3)
         in_scale, out_scale = self._scale(x), self._scale(op.result)
+        held = self._quantised(x), None if residual is None else self._quantised(residual)
         known = self.constants.get(id(weights))
         if known is not None:
             quant, data = known.quant, known.data
+        elif self.fit is not None:
+            # Where ratios of scales are bounded, those of the weights as they are were looked at.
+            fixed = weights.data if self.rules.only_shrinks else None
+            found = self.fit.fit(op, self.graph, *held, real, lambda w: weight_params(op, in_scale, self.rules, w if fixed is None else fixed), 127)
+            quant, data, real, bias = found.quant, found.weights, found.bias, None
         else:
-            quant = weight_params(op, in_scale, self.rules)
+            quant = weight_params(op, in_scale, self.rules, weights.data)
             data = np.clip(quantize_array(weights.data, quant, DType.I8), -127, 127).astype(np.int8)
         scales = np.broadcast_to(quant.scales, real.shape)
         integer_bias = self._bias(bias, real, in_scale * scales)
@@ -323,13 +341,12 @@ class Conversion:
         attrs["requant"] = self._requant(ratios if len(set(ratios.tolist())) > 1 else ratios[:1])
         attrs["clamp"] = self._clamp(op)
         operands: list[Value | None] = [
-            self._quantised(x),
+            held[0],
             self.graph.constant(data, weights.name, quant),
             self.graph.constant(integer_bias, f"{op.result.name}.bias"),
         ]
-        residual = op.operand(3)
         if residual is not None:
-            operands.append(self._quantised(residual))
+            operands.append(held[1])
             attrs["residual_requant"] = self._requant(self._scale(residual) / out_scale, narrow=False)
         self._set(op, op.name, operands, attrs)
 

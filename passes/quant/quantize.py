@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,20 +12,25 @@ import numpy as np
 
 from gadl.compiler.ir.graph import Graph, Stage, Value
 from gadl.compiler.ir.opdef import Builder
-from gadl.compiler.ir.types import DType, QuantParams
+from gadl.compiler.ir.types import Array, DType, QuantParams
 
 from .attention import fuse_attention
 from .choose_params import choose_params, integer_ops, params_of_range, range_of_constant
 from .convert import Conversion, IntegerConstant
 from .equalize import equalize
+from .fit_ranges import fit_ranges, output_costs, samples_for
+from .fit_weights import WeightFit
 from .masks import cut_masks, keep_masking_sums
 from .norms import OVER_LAST_AXIS
 from .observers import Range
 from .qdq import has_own_scales, own_activation_type, read_annotations
 from .ratios import unencodable
+from .recipe import Coverage, Recipe
 from .report import quant_report
+from .samples import fitting
 from .specs import QuantRules, QuantSpec
 from .tables import without_flat_tails
+from .weights import WEIGHTED
 
 __all__ = [
     "Precision",
@@ -55,8 +60,10 @@ class Quantized:
     report: Mapping[str, Any]
 
 
-def rules_for(rules: QuantRules, precision: Precision) -> QuantRules:
+def rules_for(rules: QuantRules, precision: Precision, coverage: Coverage = Coverage.FULL) -> QuantRules:
     """A target's int8 rules, widened for 16-bit activations: symmetric, 48-bit accumulators, 15-bit multipliers."""
+    if coverage is Coverage.CORE:
+        rules = replace(rules, integer_ops=rules.integer_ops & {*WEIGHTED, "matmul"}, tables=False, attention_keys=0)
     if precision is not Precision.INT16:
         return rules
     return replace(
@@ -65,21 +72,32 @@ def rules_for(rules: QuantRules, precision: Precision) -> QuantRules:
     )  # fmt: skip
 
 
-def quantize_graph(graph: Graph, ranges: Mapping[str, Range], rules: QuantRules) -> Quantized:
-    """Quantise a float graph by measured ranges. Raises `GADL-Q002` (accumulators) and `GADL-Q003` (no range)."""
-    if rules.equalize:
+def quantize_graph(
+    graph: Graph, ranges: Mapping[str, Range], rules: QuantRules, recipe: Recipe | None = None, feeds: Sequence[Mapping[str, Array]] = (), most: int = 32
+) -> Quantized:
+    """Quantise a float graph by measured ranges, as a recipe says (None: weights to the nearest, ranges as they are).
+
+    `feeds` are samples to fit with, of which at most `most` are held at a time. Raises `GADL-Q002` (accumulators) and `GADL-Q003` (no range).
+    """
+    chosen = recipe or Recipe(equalize=rules.equalize)
+    if chosen.equalize:
         graph = graph.clone()
-        ranges = equalize(graph, ranges, rules.equalize)
+        ranges = equalize(graph, ranges, chosen.equalize)
     verdict = keep_masking_sums(graph, ranges, rules, integer_ops(graph, rules))
-    cut = cut_masks(graph, without_flat_tails(graph, ranges, rules, verdict), rules, verdict)
+    cut: Mapping[str, Range] = cut_masks(graph, without_flat_tails(graph, ranges, rules, verdict), rules, verdict)
+    if chosen.fit_ranges and feeds:
+        cut = fit_ranges(output_costs(graph, cut, rules, verdict, feeds[: samples_for(graph)]), cut, rules)
     params = choose_params(graph, cut, rules, verdict)
     while left := unencodable(graph, _scale_of(params, {}, rules), rules, verdict):
         verdict |= left
         params = choose_params(graph, cut, rules, verdict)
-    result = Conversion(graph, params, verdict, rules).run()
+    fit = None
+    if chosen.rounding is not None and feeds:
+        fit = WeightFit(chosen.rounding, feeds[: fitting(graph, most)], chosen.correct_bias)
+    result = Conversion(graph, params, verdict, rules, fit=fit).run()
     if rules.attention_keys:
         fuse_attention(result, rules)
-    return Quantized(result, quant_report(graph, verdict, result, rules, "calibrated"))
+    return Quantized(result, quant_report(graph, verdict, result, rules, "calibrated") | ({"rounding_ways": dict(fit.chosen)} if fit else {}))
 
 
 def quantize_annotated(graph: Graph, rules: QuantRules) -> Quantized:

@@ -64,7 +64,7 @@ def least_scale(op: Op, scale_of: ScaleOf, rules: QuantRules, weights: QuantPara
         case _ if not rules.only_shrinks:
             return 0.0
         case name if name in WEIGHTED:
-            found = weights if weights is not None else weight_params(op, scale_of(op.inputs[0]), rules)
+            found = weights if weights is not None else weight_params(op, scale_of(op.inputs[0]), rules, op.inputs[1].data)
             return scale_of(op.inputs[0]) * float(found.scales.max())
         case "mul" | "matmul":
             return scale_of(op.inputs[0]) * scale_of(op.inputs[1])

@@ -34,12 +34,11 @@ def real_bias(op: Op) -> Array:
     return np.zeros(channels) if bias is None or bias.data is None else bias.data.astype(np.float64)
 
 
-def weight_params(op: Op, in_scale: float, rules: QuantRules) -> QuantParams:
-    """Scales of an op's weights: per channel, but for the rules' `one_scale`, and where a transposed convolution's groups share the axis.
+def weight_params(op: Op, in_scale: float, rules: QuantRules, weights: Array | None) -> QuantParams:
+    """Scales of weights of an op: per channel, but for the rules' `one_scale`, and where a transposed convolution's groups share the axis.
 
     A channel of tiny weights gets a scale that its bias can be written in.
     """
-    weights = op.inputs[1].data
     if weights is None:
         raise ValueError("weights must be constant")
     axis, bias = weight_axis(op), real_bias(op)

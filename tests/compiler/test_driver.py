@@ -50,11 +50,22 @@ def test_rules_decide_whether_convolutions_take_residuals(model: Path, monkeypat
     assert ("add" not in names) == residuals and "conv" in names
 
 
-@pytest.mark.parametrize(("given", "used"), [(None, "percentile"), ("minmax", "minmax")])
-def test_the_observer_is_the_rules_unless_said(model: Path, monkeypatch: pytest.MonkeyPatch, given: str | None, used: str) -> None:
+@pytest.mark.parametrize(("given", "tried"), [(None, ["minmax", "percentile, equalize 0.5"]), ("minmax", ["minmax", "minmax, equalize 0.5"])])
+def test_what_the_rules_prefer_is_tried_unless_the_user_says(
+    model: Path, monkeypatch: pytest.MonkeyPatch, given: str | None, tried: list[str]
+) -> None:
     with_rules(monkeypatch, observer=ObserverKind.PERCENTILE, equalize=0.5)
-    artifact = driver.compile(model, "cpu", calibration=FEEDS, precision="int8", observer=given)
-    assert artifact.report["quant"]["observer"] == used
+    search = driver.compile(model, "cpu", calibration=FEEDS, precision="int8", observer=given).report["quant"]["search"]
+    assert [trial["recipe"] for trial in search["trials"]][:2] == tried
+    assert sum(trial["chosen"] for trial in search["trials"]) == 1
+
+
+@pytest.mark.parametrize(("option", "value"), [("effort", "most"), ("rounding", "up"), ("coverage", "half")])
+def test_an_unknown_way_to_quantise_is_the_users_mistake(model: Path, option: str, value: str) -> None:
+    with pytest.raises(GadlError) as caught:
+        driver.compile(model, "cpu", calibration=FEEDS, precision="int8", **{option: value})
+    assert caught.value.diagnostics[0].code == "GADL-U001"
+    assert f"--{option} {value}" in str(caught.value)
 
 
 def test_an_unknown_observer_is_the_users_mistake(model: Path) -> None:
