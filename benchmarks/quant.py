@@ -42,7 +42,7 @@ class Compared:
         self.ratios: list[float] = []
 
     def __call__(self, feeds: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-        from gadl.passes.quant.search import sqnr_db
+        from gadl.passes.quant.measure import sqnr_db
 
         found = self.run(feeds)
         self.ratios.append(sqnr_db(self.wanted(feeds), found))
@@ -104,9 +104,10 @@ def ablation(name: str, target: str) -> list[float]:
     from gadl.compiler.ir.interpret import interpret
     from gadl.compiler.registry import target as find_target
     from gadl.passes.quant.calibrate import calibrate
+    from gadl.passes.quant.measure import sqnr_db
     from gadl.passes.quant.observers import ByChannel, MinMax
     from gadl.passes.quant.quantize import Precision, quantize_graph, rules_for
-    from gadl.passes.quant.search import Search, sqnr_db
+    from gadl.passes.quant.search import Search
 
     case, found = suite.load(name), find_target(target)
     graph = gadl.compile(case.onnx, target="cpu", shapes={i.name: i.shape for i in case.inputs}, self_check=False).float_graph

@@ -14,11 +14,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from gadl.compiler.ir.graph import Graph, Value
-from gadl.compiler.ir.interpret import run_graph
-from gadl.compiler.ir.types import Array
+from gadl.compiler.ir.interpret import interpret, run_graph
+from gadl.compiler.ir.opdef import op_def
+from gadl.compiler.ir.ops.quant import dequantize_array, quantize_array
+from gadl.compiler.ir.types import Array, QuantParams
 
 from .adjoint import derivatives
-from .choose_params import scale_groups
+from .choose_params import choose_params, scale_groups
+from .measure import sqnr_db
 from .observers import Range
 from .specs import SHARED_SCALE, QuantRules
 from .tables import table_source
@@ -31,6 +34,8 @@ PROBES = 2
 MOST_ELEMENTS, FEWEST, MOST = 128 << 20, 4, 16
 #: How much of the error must go for a range to change.
 WORTH = 0.98
+#: How much more than to first order a cut is taken to cost; which of them is right for a model is measured, on so many samples.
+CAUTIONS, MEASURED = (1.0, 8.0, 64.0), 4
 
 
 @dataclass
@@ -48,8 +53,11 @@ class Cost:
     whole: Range
     probes: list[Probe] = field(default_factory=list)
 
-    def table(self, rules: QuantRules, weights: Array) -> Array:
-        """Expected squared relative errors of the outputs for each low end and each high end, as a weighted sum of probes; f64[PARTS, PARTS]."""
+    def table(self, rules: QuantRules, weights: Array, caution: float = 1.0) -> Array:
+        """Expected squared relative errors of the outputs for each low end and each high end, as a weighted sum of probes; f64[PARTS, PARTS].
+
+        A cut costs `caution` times what it does to first order.
+        """
         ends = -self.whole.low * PARTS[:, None], self.whole.high * PARTS[None, :]
         kind = rules.activations
         span = 2 * np.maximum(*ends) if kind.symmetric else ends[0] + ends[1]
@@ -57,7 +65,7 @@ class Cost:
         total = np.square(span / steps) / 12 * float(weights @ [probe.rounding for probe in self.probes])
         for weight, probe in zip(weights, self.probes, strict=True):
             for low, high in probe.cut:
-                total = total + weight * np.square(low[:, None] + high[None, :])
+                total = total + caution * weight * np.square(low[:, None] + high[None, :])
         return np.asarray(total)
 
 
@@ -97,8 +105,49 @@ def output_costs(
     return costs
 
 
-def fit_ranges(costs: Mapping[int, tuple[Cost, Sequence[Value]]], ranges: Mapping[str, Range], rules: QuantRules) -> dict[str, Range]:
+def fit_ranges(
+    graph: Graph, ranges: Mapping[str, Range], rules: QuantRules, verdict: Mapping[int, str], feeds: Sequence[Mapping[str, Array]]
+) -> dict[str, Range]:
     """The ranges, those of costly tensors replaced by those of least cost.
+
+    First order says little of large cuts. So each of `CAUTIONS` gives ranges of its own, and those stay, or the ones given, with which the
+    float graph rounded to their integers comes nearest to itself.
+    """
+    count = samples_for(graph)
+    costs = output_costs(graph, ranges, rules, verdict, feeds[:count])
+    last = feeds[count : count + MEASURED] or feeds[:MEASURED]
+    wanted = [interpret(graph, feed) for feed in last]
+
+    def ratio(chosen: Mapping[str, Range]) -> float:
+        params = choose_params(graph, chosen, rules, verdict)
+        return float(np.mean([sqnr_db(want, rounded(graph, params, rules, verdict, feed)) for want, feed in zip(wanted, last)]))
+
+    return max((dict(ranges), *(least_cost(costs, ranges, rules, caution) for caution in CAUTIONS)), key=ratio)
+
+
+def rounded(
+    graph: Graph, params: Mapping[int, QuantParams], rules: QuantRules, verdict: Mapping[int, str], feed: Mapping[str, Array]
+) -> dict[str, Array]:
+    """The outputs of the float graph with every tensor of integer ops rounded to what its integers hold; weights stay as they are."""
+    dtype = rules.activations.dtype
+
+    def held(value: Value, data: Array) -> Array:
+        known = params.get(id(value))
+        integer = any(not verdict[id(op)] for op in (*value.users, *((value.producer,) if value.producer else ())))
+        return data if known is None or not integer else dequantize_array(quantize_array(data, known, dtype), known)
+
+    values = {id(v): held(v, feed[v.name]) for v in graph.inputs}
+    with np.errstate(all="ignore"):
+        for op in graph.ops:
+            inputs = [None if v is None else v.data if v.data is not None else values[id(v)] for v in op.operands]
+            values |= {id(v): held(v, made) for v, made in zip(op.results, op_def(op.name).evaluate(op, inputs))}
+    return {name: v.data if v.data is not None else values[id(v)] for name, v in zip(graph.output_names, graph.outputs)}
+
+
+def least_cost(
+    costs: Mapping[int, tuple[Cost, Sequence[Value]]], ranges: Mapping[str, Range], rules: QuantRules, caution: float = 1.0
+) -> dict[str, Range]:
+    """The ranges of least cost.
 
     All probes count alike, however large an error they expect: where outputs are about to flip, derivatives are huge, and tell little.
     """
@@ -110,7 +159,7 @@ def fit_ranges(costs: Mapping[int, tuple[Cost, Sequence[Value]]], ranges: Mappin
     weights = np.where(whole > 0, 1 / np.where(whole > 0, whole, 1), 0) / max(1, np.count_nonzero(whole))
     changed = dict(ranges)
     for cost, values in costs.values():
-        table = cost.table(rules, weights)
+        table = cost.table(rules, weights, caution)
         low, high = np.unravel_index(int(np.argmin(table)), table.shape)
         if table[low, high] < WORTH * table[0, 0]:
             for value in values:

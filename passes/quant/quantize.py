@@ -18,7 +18,7 @@ from .attention import fuse_attention
 from .choose_params import choose_params, integer_ops, params_of_range, range_of_constant
 from .convert import Conversion, IntegerConstant
 from .equalize import equalize
-from .fit_ranges import fit_ranges, output_costs, samples_for
+from .fit_ranges import fit_ranges
 from .fit_weights import WeightFit
 from .masks import cut_masks, keep_masking_sums
 from .norms import OVER_LAST_AXIS
@@ -86,7 +86,7 @@ def quantize_graph(
     verdict = keep_masking_sums(graph, ranges, rules, integer_ops(graph, rules))
     cut: Mapping[str, Range] = cut_masks(graph, without_flat_tails(graph, ranges, rules, verdict), rules, verdict)
     if chosen.fit_ranges and feeds:
-        cut = fit_ranges(output_costs(graph, cut, rules, verdict, feeds[: samples_for(graph)]), cut, rules)
+        cut = fit_ranges(graph, cut, rules, verdict, feeds)
     params = choose_params(graph, cut, rules, verdict)
     while left := unencodable(graph, _scale_of(params, {}, rules), rules, verdict):
         verdict |= left

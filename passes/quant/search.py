@@ -7,7 +7,6 @@ among the candidates, so that what comes back is never worse on those samples.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,6 +20,7 @@ from gadl.compiler.ir.types import Array
 
 from .calibrate import calibrate
 from .fit_weights import RoundingKind
+from .measure import sqnr_db
 from .observers import ByChannel, ObserverKind, Range
 from .quantize import Quantized, quantize_graph
 from .recipe import Effort, Recipe, Switches
@@ -33,8 +33,6 @@ HELD_EVERY, HELD_ELEMENTS, FEWEST_HELD, MOST_HELD = 4, 96 << 20, 2, 16
 FITTED = {Effort.FAST: 8, Effort.DEFAULT: 32, Effort.HIGH: 48}
 #: Powers of equalisation that are tried.
 POWERS = {Effort.FAST: (), Effort.DEFAULT: (0.0, 0.5), Effort.HIGH: (0.0, 0.25, 0.5, 0.75, 1.0)}
-#: Signal to noise ratios beyond are as good as exact, in dB.
-EXACT_DB = 120.0
 
 
 @dataclass(frozen=True)
@@ -127,16 +125,3 @@ class Search:
         if kind not in self._ranges:
             self._ranges[kind] = calibrate(self.graph, self.feeds, lambda: ByChannel(kind.create(self.percentile)))
         return self._ranges[kind]
-
-
-def sqnr_db(wanted: Mapping[str, Array], found: Mapping[str, Array]) -> float:
-    """Signal to quantisation noise ratio of some tensors in dB: the mean of those of real numbers, each at most `EXACT_DB`."""
-    ratios = []
-    for name, want in wanted.items():
-        if not np.issubdtype(want.dtype, np.floating):
-            continue
-        signal, noise = want.astype(np.float64), found[name].astype(np.float64) - want
-        power, lost = float(np.square(signal).sum()), float(np.square(noise).sum())
-        ratio = EXACT_DB if lost == 0 else -EXACT_DB if power == 0 or not math.isfinite(lost) else 10 * math.log10(power / lost)
-        ratios.append(min(EXACT_DB, ratio))
-    return float(np.mean(ratios)) if ratios else EXACT_DB

@@ -15,11 +15,11 @@ from gadl.compiler.ir.opdef import Builder
 from gadl.compiler.ir.types import DType, TensorType
 from gadl.passes.quant.calibrate import calibrate
 from gadl.passes.quant.fit_weights import RoundingKind
+from gadl.passes.quant.measure import sqnr_db
 from gadl.passes.quant.operands import matrix_of, positions, results_at, rows_at, spread, weights_of
 from gadl.passes.quant.quantize import quantize_graph
 from gadl.passes.quant.recipe import Recipe
 from gadl.passes.quant.rounding import inverse_factor, nearest, second_order
-from gadl.passes.quant.search import sqnr_db
 from gadl.targets.npu.quant_rules import QUANT_RULES
 
 PLAIN: dict[str, Any] = {"strides": (1, 1), "pads": (1, 1, 1, 1), "dilations": (1, 1)}

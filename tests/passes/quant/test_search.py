@@ -14,12 +14,13 @@ from gadl.compiler.ir.opdef import Builder
 from gadl.compiler.ir.types import Array, DType, TensorType
 from gadl.passes.quant.calibrate import calibrate
 from gadl.passes.quant.choose_params import integer_ops
-from gadl.passes.quant.fit_ranges import PARTS, _beyond, fit_ranges, output_costs
+from gadl.passes.quant.fit_ranges import PARTS, _beyond, least_cost, output_costs
 from gadl.passes.quant.fit_weights import RoundingKind
+from gadl.passes.quant.measure import sqnr_db
 from gadl.passes.quant.observers import ObserverKind
 from gadl.passes.quant.quantize import quantize_graph
 from gadl.passes.quant.recipe import Effort, Recipe, Switches
-from gadl.passes.quant.search import Search, sqnr_db
+from gadl.passes.quant.search import Search
 from gadl.targets.npu.quant_rules import QUANT_RULES
 
 
@@ -42,7 +43,7 @@ def test_what_outputs_do_not_feel_is_cut(matters: bool) -> None:
     graph, feeds = outlier_network(matters)
     ranges = calibrate(graph, feeds)
     costs = output_costs(graph, ranges, QUANT_RULES, integer_ops(graph, QUANT_RULES), feeds[:16])
-    found = fit_ranges(costs, ranges, QUANT_RULES)["hidden"]
+    found = least_cost(costs, ranges, QUANT_RULES)["hidden"]
     kept = (found.high - found.low) / (ranges["hidden"].high - ranges["hidden"].low)
     assert kept > 0.7 if matters else kept < 0.2
 
