@@ -8,11 +8,11 @@ Functions of one tensor are differentiated by central differences, ops that move
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from gadl.compiler.ir.graph import Graph, Op
+from gadl.compiler.ir.graph import Graph, Op, Value
 from gadl.compiler.ir.opdef import op_def
 from gadl.compiler.ir.ops.pooling import AvgPool
 from gadl.compiler.ir.ops.shape import Resize, linear_taps
@@ -28,16 +28,18 @@ _MOVES = frozenset({"reshape", "transpose", "slice", "pad", "concat", "expand", 
 Rule = Callable[[Op, Sequence[Array], Array, Array], Sequence[Array | None]]
 
 
-def derivatives(graph: Graph, values: Mapping[int, Array], seeds: Mapping[int, Array]) -> dict[int, Array]:
-    """The derivative of `sum(seed * output)` by every tensor that it depends on, by `id`; f32, of the tensor's shape.
+def derivatives(graph: Graph, values: Mapping[int, Array], seeds: Mapping[int, Array]) -> Iterator[tuple[Value, Array]]:
+    """The derivative of `sum(seed * output)` by every tensor that it depends on; f32, of the tensor's shape. Each is held until it is given.
 
-    `values` holds every tensor of the graph that is not constant, `seeds` an array for some of them.
+    `values` holds every tensor of the graph that is not constant, `seeds` an array for some of them, by `id`.
     """
     found = {key: np.asarray(seed, np.float32) for key, seed in seeds.items()}
     for op in reversed(graph.ops):
-        grad = found.get(id(op.result))
-        rule = _rule(op)
-        if grad is None or rule is None or not op.result.dtype.is_float:
+        grad, rule = found.pop(id(op.result), None), _rule(op)
+        if grad is None:
+            continue
+        yield op.result, grad
+        if rule is None or not op.result.dtype.is_float:
             continue
         operands = [values[id(v)] if v.data is None else v.data for v in op.inputs]
         with np.errstate(all="ignore"):
@@ -47,7 +49,7 @@ def derivatives(graph: Graph, values: Mapping[int, Array], seeds: Mapping[int, A
                 continue
             summed = _folded(part, value.shape)
             found[id(value)] = summed if id(value) not in found else found[id(value)] + summed
-    return found
+    yield from ((v, found[id(v)]) for v in graph.inputs if id(v) in found)
 
 
 def _rule(op: Op) -> Rule | None:

@@ -96,19 +96,18 @@ def output_costs(
         rng = np.random.default_rng(sample)
         values_of = run_graph(graph, feed)
         for _ in range(PROBES):
-            grads = derivatives(graph, values_of, _seeds(graph, values_of, rng))
-            for cost, values in costs.values():
+            for cost, _ in costs.values():
                 cost.probes.append(Probe())
-                for value in values:
-                    if id(value) in grads and _rounds(value, root, verdict):
-                        _add(cost, values_of[id(value)], grads[id(value)])
+            for value, grad in derivatives(graph, values_of, _seeds(graph, values_of, rng)):
+                if root.get(id(value)) in costs and _rounds(value, root, verdict):
+                    _add(costs[root[id(value)]][0], values_of[id(value)], grad)
     return costs
 
 
 def fit_ranges(
     graph: Graph, ranges: Mapping[str, Range], rules: QuantRules, verdict: Mapping[int, str], feeds: Sequence[Mapping[str, Array]]
-) -> dict[str, Range]:
-    """The ranges, those of costly tensors replaced by those of least cost.
+) -> tuple[dict[str, Range], float]:
+    """The ranges, those of costly tensors replaced by those of least cost, and the signal to noise ratio in dB that activations alone leave.
 
     First order says little of large cuts. So each of `CAUTIONS` gives ranges of its own, and those stay, or the ones given, with which the
     float graph rounded to their integers comes nearest to itself.
@@ -122,7 +121,10 @@ def fit_ranges(
         params = choose_params(graph, chosen, rules, verdict)
         return float(np.mean([sqnr_db(want, rounded(graph, params, rules, verdict, feed)) for want, feed in zip(wanted, last)]))
 
-    return max((dict(ranges), *(least_cost(costs, ranges, rules, caution) for caution in CAUTIONS)), key=ratio)
+    chosen = [dict(ranges), *(least_cost(costs, ranges, rules, caution) for caution in CAUTIONS)]
+    ratios = [ratio(each) for each in chosen]
+    best = int(np.argmax(ratios))
+    return chosen[best], ratios[best]
 
 
 def rounded(

@@ -72,32 +72,60 @@ def rules_for(rules: QuantRules, precision: Precision, coverage: Coverage = Cove
     )  # fmt: skip
 
 
-def quantize_graph(
-    graph: Graph, ranges: Mapping[str, Range], rules: QuantRules, recipe: Recipe | None = None, feeds: Sequence[Mapping[str, Array]] = (), most: int = 32
-) -> Quantized:
-    """Quantise a float graph by measured ranges, as a recipe says (None: weights to the nearest, ranges as they are).
-
-    `feeds` are samples to fit with, of which at most `most` are held at a time. Raises `GADL-Q002` (accumulators) and `GADL-Q003` (no range).
+@dataclass(frozen=True)
+class Prepared:
+    """A float graph with the ranges of its tensors: everything but weights is decided. `sqnr_db` is what activations alone leave, where it
+    was measured.
     """
-    chosen = recipe or Recipe(equalize=rules.equalize)
-    if chosen.equalize:
+
+    graph: Graph
+    ranges: Mapping[str, Range]
+    verdict: Mapping[int, str]
+    sqnr_db: float = 0.0
+
+
+def prepare(
+    graph: Graph, ranges: Mapping[str, Range], rules: QuantRules, recipe: Recipe, feeds: Sequence[Mapping[str, Array]] = ()
+) -> Prepared:
+    """Equalise a float graph (a copy of it) and choose its ranges. Raises `GADL-Q003` (no range)."""
+    if recipe.equalize:
         graph = graph.clone()
-        ranges = equalize(graph, ranges, chosen.equalize)
+        ranges = equalize(graph, ranges, recipe.equalize)
     verdict = keep_masking_sums(graph, ranges, rules, integer_ops(graph, rules))
-    cut: Mapping[str, Range] = cut_masks(graph, without_flat_tails(graph, ranges, rules, verdict), rules, verdict)
-    if chosen.fit_ranges and feeds:
-        cut = fit_ranges(graph, cut, rules, verdict, feeds)
-    params = choose_params(graph, cut, rules, verdict)
+    cut = cut_masks(graph, without_flat_tails(graph, ranges, rules, verdict), rules, verdict)
+    if not recipe.fit_ranges or not feeds:
+        return Prepared(graph, cut, verdict)
+    fitted, ratio = fit_ranges(graph, cut, rules, verdict, feeds)
+    return Prepared(graph, fitted, verdict, ratio)
+
+
+def quantize_prepared(
+    prepared: Prepared, rules: QuantRules, recipe: Recipe, feeds: Sequence[Mapping[str, Array]] = (), most: int = 32
+) -> Quantized:
+    """Quantise by chosen ranges; weights are fitted to `feeds`, of which at most `most` are held at a time, as the recipe says.
+
+    Raises `GADL-Q002` (accumulators).
+    """
+    graph, verdict = prepared.graph, dict(prepared.verdict)
+    params = choose_params(graph, prepared.ranges, rules, verdict)
     while left := unencodable(graph, _scale_of(params, {}, rules), rules, verdict):
         verdict |= left
-        params = choose_params(graph, cut, rules, verdict)
+        params = choose_params(graph, prepared.ranges, rules, verdict)
     fit = None
-    if chosen.rounding is not None and feeds:
-        fit = WeightFit(chosen.rounding, feeds[: fitting(graph, most)], chosen.correct_bias)
+    if recipe.rounding is not None and feeds:
+        fit = WeightFit(recipe.rounding, feeds[: fitting(graph, most)], recipe.correct_bias)
     result = Conversion(graph, params, verdict, rules, fit=fit).run()
     if rules.attention_keys:
         fuse_attention(result, rules)
     return Quantized(result, quant_report(graph, verdict, result, rules, "calibrated") | ({"rounding_ways": dict(fit.chosen)} if fit else {}))
+
+
+def quantize_graph(
+    graph: Graph, ranges: Mapping[str, Range], rules: QuantRules, recipe: Recipe | None = None, feeds: Sequence[Mapping[str, Array]] = ()
+) -> Quantized:
+    """Quantise a float graph by measured ranges, as a recipe says (None: as the rules do, weights to the nearest)."""
+    chosen = recipe or Recipe(equalize=rules.equalize)
+    return quantize_prepared(prepare(graph, ranges, rules, chosen, feeds), rules, chosen, feeds)
 
 
 def quantize_annotated(graph: Graph, rules: QuantRules) -> Quantized:

@@ -13,8 +13,8 @@ from gadl.compiler.ir.types import Array
 
 from .tables import table_source
 
-#: Bytes of values that are held at a time.
-MOST_BYTES = 600 << 20
+#: Bytes of values that are held at a time; elements of all samples together, beyond which more bring little, but for so many samples.
+MOST_BYTES, MOST_ELEMENTS, FEWEST = 600 << 20, 256 << 20, 6
 
 
 class Samples:
@@ -88,7 +88,8 @@ def fitting(graph: Graph, most: int, capacity: int = MOST_BYTES) -> int:
             ends[last.get(id(value), number)] = ends.get(last.get(id(value), number), 0) + size
         peak = max(peak, live)
         live -= ends.pop(number, 0)
-    return max(1, min(most, capacity // peak))
+    elements = sum(v.type.element_count for v in graph.values() if not v.is_constant)
+    return max(1, min(most, capacity // peak, max(FEWEST, MOST_ELEMENTS // max(1, elements))))
 
 
 def _run(op: Op, values: Mapping[int, list[Array]], count: int) -> dict[int, list[Array]]:

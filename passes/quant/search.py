@@ -22,7 +22,7 @@ from .calibrate import calibrate
 from .fit_weights import RoundingKind
 from .measure import sqnr_db
 from .observers import ByChannel, ObserverKind, Range
-from .quantize import Quantized, quantize_graph
+from .quantize import Prepared, Quantized, prepare, quantize_prepared
 from .recipe import Effort, Recipe, Switches
 from .specs import QuantRules
 
@@ -58,6 +58,7 @@ class Search:
     def run(self) -> Quantized:
         """The best of all recipes; `report["search"]` lists them."""
         self._ranges: dict[ObserverKind, dict[str, Range]] = {}
+        self._prepared: dict[Recipe, Prepared] = {}
         self._tried: dict[Recipe, tuple[Trial, Quantized]] = {}
         best = self._best(self._first())
         for recipe in self._more(best):
@@ -95,7 +96,11 @@ class Search:
         recipes = [plain, Recipe(observer, equalize=self.rules.equalize)]
         if self.effort is Effort.FAST:
             recipes.append(apply(replace(fitted, equalize=self.rules.equalize, rounding=RoundingKind.NEAREST)))
-        recipes += [apply(replace(fitted, equalize=power)) for power in POWERS[self.effort]]
+        powers = list(dict.fromkeys(apply(replace(fitted, equalize=power)) for power in POWERS[self.effort]))
+        if self.effort is Effort.DEFAULT and all(recipe.fit_ranges for recipe in powers):
+            # What activations lose says which power is best before any weight is fitted.
+            powers = [max(powers, key=lambda recipe: self._prepare(recipe).sqnr_db)]
+        recipes += powers
         for recipe in recipes:
             self._try(recipe)
         return recipes
@@ -117,9 +122,16 @@ class Search:
         if recipe in self._tried:
             return
         self.progress(str(recipe))
-        made = quantize_graph(self.graph, self._ranges_of(recipe.observer), self.rules, recipe, self._seen, FITTED[self.effort])
+        made = quantize_prepared(self._prepare(recipe), self.rules, recipe, self._seen, FITTED[self.effort])
         ratio = float(np.mean([sqnr_db(want, interpret(made.graph, feed)) for want, feed in zip(self._wanted, self.held, strict=True)]))
         self._tried[recipe] = Trial(recipe, ratio), made
+
+    def _prepare(self, recipe: Recipe) -> Prepared:
+        """Graph and ranges, once for all ways to round."""
+        key = replace(recipe, rounding=None, correct_bias=True)
+        if key not in self._prepared:
+            self._prepared[key] = prepare(self.graph, self._ranges_of(recipe.observer), self.rules, key, self._seen)
+        return self._prepared[key]
 
     def _ranges_of(self, kind: ObserverKind) -> dict[str, Range]:
         if kind not in self._ranges:

@@ -71,17 +71,6 @@ def window_extent(size: int, kernel: int, stride: int, pad: int, dilation: int, 
     return (-(-reach // stride) if ceil else reach // stride) + 1
 
 
-def multiply_accumulate(x: Array, w: Array, small: bool) -> Array:
-    """`x[N, G, C, P] . w[G, O, C] -> [N, G, O, P]`; integers exact, through floating-point products that cannot round.
-
-    `small`: |x| < 256 and |w| <= 128, so that 512 products stay below 2^24.
-    """
-    if not np.issubdtype(x.dtype, np.integer):
-        return np.matmul(w[None], x)
-    exact = np.float32 if small and x.shape[2] <= 512 else np.float64
-    return np.matmul(w[None].astype(exact), x.astype(exact)).astype(np.int64)
-
-
 def canonical_sum(x: Array, w: Array, total: Array) -> Array:
     """Half precision: `total` plus one product per input channel, ascending, each added in f32."""
     for channel in range(x.shape[2]):
@@ -92,18 +81,21 @@ def canonical_sum(x: Array, w: Array, total: Array) -> Array:
 def convolve(x: Array, w: Array, attrs: dict[str, Any], out: Sequence[int], half: bool) -> Array:
     """Sum over taps, kernel position by kernel position: `x[N,C,*S], w[O,C/g,*K] -> [N,O,*out]`.
 
-    x holds centred integers (i64) or floats; padding is zero.
+    x holds centred integers (i64) or floats; padding is zero. Integers are exact, by way of floating-point products that cannot round:
+    where |x| < 256 and |w| <= 128, 512 products stay below 2^24.
     """
     rank, groups = x.ndim - 2, attrs["groups"]
     pads, strides, dilations = attrs["pads"], attrs["strides"], attrs["dilations"]
     reach = [(o - 1) * s + (k - 1) * d + 1 for o, s, k, d in zip(out, strides, w.shape[2:], dilations)]
     after = [max(0, r - size - p) for r, size, p in zip(reach, x.shape[2:], pads[:rank])]
-    x = np.pad(x, ((0, 0), (0, 0), *zip(pads[:rank], after)))
     batch, grouped = x.shape[0], w.reshape(groups, w.shape[0] // groups, *w.shape[1:])
     integer = np.issubdtype(x.dtype, np.integer)
-    small = integer and int(np.abs(x).max(initial=0)) < 256 and int(np.abs(w).max(initial=0)) <= 128
+    if integer:
+        small = int(np.abs(x).max(initial=0)) < 256 and int(np.abs(w).max(initial=0)) <= 128 and w.shape[1] <= 512
+        x, grouped = (values.astype(np.float32 if small else np.float64) for values in (x, grouped))
+    x = np.pad(x, ((0, 0), (0, 0), *zip(pads[:rank], after)))
     shape = (batch, groups, w.shape[0] // groups, int(np.prod(out)))
-    total = np.zeros(shape, np.int64 if integer else x.dtype)
+    total = np.zeros(shape, np.float64 if integer else x.dtype)
     for tap in itertools.product(*(range(k) for k in w.shape[2:])):
         cut = tuple(
             slice(t * d, t * d + (o - 1) * s + 1, s) for t, d, o, s in zip(tap, dilations, out, strides)
@@ -118,8 +110,8 @@ def convolve(x: Array, w: Array, attrs: dict[str, Any], out: Sequence[int], half
         elif kernel.shape[1:] == (1, 1):
             total += kernel[None] * window
         else:
-            total += multiply_accumulate(window, kernel, small)
-    return total.reshape(batch, w.shape[0], *out)
+            total += np.matmul(kernel[None], window)
+    return (total.astype(np.int64) if integer else total).reshape(batch, w.shape[0], *out)
 
 
 def is_half(dtype: DType) -> bool:
